@@ -1,0 +1,224 @@
+"""Finding plugins and selecting parts.
+
+pluggy's own ``load_setuptools_entrypoints`` skips entry points that share a name and lets one broken plugin stop the
+program, so entry points are iterated here: a plugin that cannot be imported, misspells a hook or returns something
+else than what the hook promises is kept aside with the reason, and everything else goes on.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+from pixelvla_core import hookspecs
+from pixelvla_core.component import KINDS, Component
+from pixelvla_core.errors import PluginError, suggest
+
+GROUP = "pixelvla"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plugin:
+    """A plugin that loaded: its entry point's name, the distribution it came in, and its hooks by name."""
+
+    name: str
+    distribution: str
+    version: str
+    hooks: dict[str, Callable[..., Any]] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokenPlugin:
+    """A plugin that was kept aside, and why."""
+
+    name: str
+    distribution: str
+    version: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"plugin {self.name!r} of {self.distribution} {self.version}: {self.reason}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A part in the registry with where it came from."""
+
+    kind: str
+    component: Component
+    distribution: str
+    version: str
+
+
+class Registry:
+    """Parts by (kind, name). It holds every claim, so that a name claimed twice is an error only for who uses it."""
+
+    def __init__(self, entries: Iterable[Entry] = (), broken: Iterable[BrokenPlugin] = ()) -> None:
+        self.broken = list(broken)
+        self._claims: dict[tuple[str, str], list[Entry]] = {}
+        for entry in entries:
+            self._claims.setdefault((entry.kind, entry.component.name), []).append(entry)
+
+    def __iter__(self) -> Iterator[Entry]:
+        for claims in self._claims.values():
+            yield from claims
+
+    def names(self, kind: str) -> list[str]:
+        """Return the sorted names of the parts of one kind."""
+        _check_kind(kind)
+        return sorted(name for claimed, name in self._claims if claimed == kind)
+
+    def conflicts(self) -> list[list[Entry]]:
+        """Return the groups of parts that claim one name."""
+        return [claims for claims in self._claims.values() if len(claims) > 1]
+
+    def entry(self, kind: str, name: str) -> Entry:
+        """Return the one part of this kind and name.
+
+        Raises:
+            PluginError: no plugin offers it (with the nearest name and the plugins that failed), or more than one does.
+        """
+        _check_kind(kind)
+        claims = self._claims.get((kind, name), [])
+        if not claims:
+            raise PluginError(self._unknown(kind, name))
+        if len(claims) > 1:
+            raise PluginError(describe_conflict(claims))
+        return claims[0]
+
+    def get(self, kind: str, name: str) -> Component:
+        """Return the component of this kind and name; errors as in :meth:`entry`."""
+        return self.entry(kind, name).component
+
+    def _unknown(self, kind: str, name: str) -> str:
+        known = self.names(kind)
+        label = kind.replace("_", " ")
+        text = f"There is no {label} {name!r}.{suggest(name, known)} Known: {', '.join(known) or 'none'}."
+        if self.broken:
+            text += f" Not loaded: {'; '.join(map(str, self.broken))}."
+        return text + " Install the distribution that offers it; `pixelvla plugins` lists what is there."
+
+
+class PluginManager:
+    """The plugins of one program, or of one test: an object, never a global.
+
+    Args:
+        plugins: entry points, or objects (modules, instances) that carry ``@hookimpl`` functions.
+    """
+
+    def __init__(self, plugins: Iterable[object] = ()) -> None:
+        self.plugins: list[Plugin] = []
+        self.broken: list[BrokenPlugin] = []
+        self._entries: list[Entry] = []
+        self._recipe_dirs: list[Path] = []
+        for plugin in plugins:
+            self._add(plugin)
+        self.registry = Registry(self._entries, self.broken)
+
+    @classmethod
+    def load(cls) -> PluginManager:
+        """Return a manager with every installed plugin: the entry points of group ``pixelvla``."""
+        return cls(sorted(entry_points(group=GROUP), key=lambda found: (found.name, found.value)))
+
+    def recipe_dirs(self) -> list[Path]:
+        """Return the folders of recipe layers that plugins ship."""
+        return list(self._recipe_dirs)
+
+    def add_commands(self, cli: Any) -> None:
+        """Let every plugin add its commands to the click group; one that raises is kept aside like any other."""
+        for plugin in list(self.plugins):
+            hook = plugin.hooks.get("pixelvla_commands")
+            if hook is None:
+                continue
+            try:
+                hook(cli)
+            except Exception as error:
+                self._set_aside(plugin.name, plugin.distribution, plugin.version, error)
+
+    def _add(self, source: object) -> None:
+        name, distribution, version = _origin(source)
+        try:
+            loaded = source.load() if isinstance(source, EntryPoint) else source
+            plugin = Plugin(name=name, distribution=distribution, version=version, hooks=_hooks(loaded))
+            entries = [entry for kind in KINDS for entry in _entries(plugin, kind)]
+            dirs = _call(plugin, "pixelvla_recipe_dirs", Path)
+        except (Exception, SystemExit) as error:
+            self._set_aside(name, distribution, version, error)
+            return
+        self.plugins.append(plugin)
+        self._entries += entries
+        self._recipe_dirs += dirs
+
+    def _set_aside(self, name: str, distribution: str, version: str, error: BaseException) -> None:
+        reason = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+        self.broken.append(BrokenPlugin(name=name, distribution=distribution, version=version, reason=reason))
+
+
+def describe_conflict(claims: list[Entry]) -> str:
+    """Return the paragraph that names every distribution that claims one name."""
+    kind, name = claims[0].kind.replace("_", " "), claims[0].component.name
+    owners = " and ".join(f"{claim.distribution} {claim.version}".rstrip() for claim in claims)
+    return f"The {kind} {name!r} is claimed by {owners}. Uninstall one of them, or ask its authors for another name."
+
+
+def _origin(source: object) -> tuple[str, str, str]:
+    if isinstance(source, EntryPoint):
+        dist = source.dist
+        return source.name, dist.name if dist else "unknown distribution", dist.version if dist else ""
+    name = getattr(source, "__name__", type(source).__name__)
+    return name, name, ""
+
+
+def _hooks(plugin: object) -> dict[str, Callable[..., Any]]:
+    """Return the marked hooks of a plugin after pluggy has checked their names and arguments."""
+    _check_unmarked(plugin)
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    manager.register(plugin)
+    hooks = {}
+    for caller in manager.get_hookcallers(plugin) or []:
+        if not caller.has_spec():
+            raise PluginError(f"it implements {caller.name!r}, which is no hook.{suggest(caller.name, _spec_names())}")
+        hooks[caller.name] = caller.get_hookimpls()[0].function
+    return hooks
+
+
+def _check_unmarked(plugin: object) -> None:
+    """Refuse a function that is named like a hook but not marked: pluggy would pass over it without a word."""
+    for name, value in inspect.getmembers(plugin, inspect.isroutine):
+        if name in _spec_names() and not hasattr(value, f"{GROUP}_impl"):
+            raise PluginError(f"its function {name} lacks the @hookimpl mark of pixelvla_core.hookspecs")
+
+
+def _spec_names() -> list[str]:
+    return [*KINDS.values(), "pixelvla_recipe_dirs", "pixelvla_commands"]
+
+
+def _call(plugin: Plugin, hook: str, item_type: type) -> list[Any]:
+    """Call one collecting hook of one plugin and check that it returns a list of the promised type."""
+    function = plugin.hooks.get(hook)
+    if function is None:
+        return []
+    found = function()
+    if not isinstance(found, list) or not all(isinstance(item, item_type) for item in found):
+        raise PluginError(f"{hook} returned {found!r}; expected a list of {item_type.__name__}")
+    return found
+
+
+def _entries(plugin: Plugin, kind: str) -> list[Entry]:
+    components = _call(plugin, KINDS[kind], Component)
+    return [
+        Entry(kind=kind, component=component, distribution=plugin.distribution, version=plugin.version)
+        for component in components
+    ]
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise PluginError(f"There is no kind of part {kind!r}.{suggest(kind, KINDS)} Known: {', '.join(KINDS)}.")
