@@ -1,0 +1,52 @@
+"""Pure data that core and adapters share. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionSpec:
+    """What one action of a base model is.
+
+    Attributes:
+        horizon: Number of future steps H that the base predicts at once.
+        dim: Number of values A in one step.
+        normalized: The base works on actions in [-1, 1]; the action contract maps them to physical units and back.
+    """
+
+    horizon: int
+    dim: int
+    normalized: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSpec:
+    """Facts about a backbone that core needs; the only thing core knows of it.
+
+    Attributes:
+        width: D, width of the tokens that the transformer reads.
+        causal: True for a causal transformer (Llama); False for a prefix-LM, whose blocks attend within themselves.
+        image_size: Side of the square image that the vision towers read, in pixels.
+        grid: Patch rows and columns of one image.
+        cameras: Names of the cameras, in the order in which their tokens stand in the prefix.
+        level_depth: Depth of the tower whose blocks give the levels.
+        level_width: C, channel width of those blocks.
+        action: The base's own action.
+        provides: What heads may ask for: "hidden" (last hidden states), "native" (the base's own objective and
+            prediction), "flow" (velocity of a flow-matching expert).
+        groups: Group name ("vision", "projector", "llm", "expert", "action_io") -> regular expression that
+            full-matches the names of its parameters in ``adapter.module``.
+    """
+
+    width: int
+    causal: bool
+    image_size: int
+    grid: tuple[int, int]
+    cameras: tuple[str, ...]
+    level_depth: int
+    level_width: int
+    action: ActionSpec
+    provides: frozenset[str] = frozenset({"hidden"})
+    groups: Mapping[str, str] = field(default_factory=dict)
