@@ -82,9 +82,7 @@ class Mask:
                 "shape [height, width]. Threshold a soft mask first, and split several masks into several prompts."
             )
         if not self.array.any():
-            raise UserError(
-                "A mask prompt is empty: no pixel is set. Leave the prompt out, or mark at least one pixel."
-            )
+            raise UserError("A mask prompt is empty: no pixel is set. Leave it out, or mark at least one pixel.")
 
 
 Prompt = Point | Line | Box | Mask

@@ -26,7 +26,7 @@ class Sample:
         state: Proprioception in physical units, float[...], if the robot reports it.
         prompts: Camera name -> visual prompts in that image's coordinates.
         masks: Camera name -> pixel-aware masks p, bool[M, height, width]; M may be 0.
-        actions: Normalised actions, float32[H, A].
+        actions: Actions in the dataset's units, float32[H, A]; core normalises them by the action contract.
         action_valid: bool[H]; False past the end of the episode.
         key: Where the sample comes from, for caches and messages, such as "tabletop/ep12/frame30".
     """

@@ -21,8 +21,8 @@ class Prefix:
         block_BS: bool[B, S]; True starts an attention block (a prefix-LM attends within a block and to earlier blocks).
             Ignored by causal backbones.
         span_BS: int[B, S]; index into ``names``.
-        names: Span names, such as "bos", "image:front", "instruction", "text", then "pixel", "prompt", "query". Spans may
-            end at a different column in every row.
+        names: Span names, such as "bos", "image:front", "instruction", "text", then "pixel", "prompt", "query".
+            Spans may end at a different column in every row.
     """
 
     tokens_BSD: Tensor
