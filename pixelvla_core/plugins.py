@@ -8,17 +8,20 @@ else than what the hook promises is kept aside with the reason, and everything e
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from pixelvla_core import hookspecs
 from pixelvla_core.component import KINDS, Component
 from pixelvla_core.errors import PluginError, suggest
+
+if TYPE_CHECKING:
+    import click
 
 GROUP = "pixelvla"
 
@@ -130,16 +133,23 @@ class PluginManager:
         """Return the folders of recipe layers that plugins ship."""
         return list(self._recipe_dirs)
 
-    def add_commands(self, cli: Any) -> None:
-        """Let every plugin add its commands to the click group; one that raises is kept aside like any other."""
-        for plugin in list(self.plugins):
-            hook = plugin.hooks.get("pixelvla_commands")
-            if hook is None:
-                continue
+    def add_commands(self, cli: click.Group, reserved: Collection[str] = ()) -> None:
+        """Add every plugin's commands to a click group.
+
+        A plugin that raises, or that takes a command name which is reserved or taken, is kept aside like any other.
+        """
+        import click
+
+        for plugin in [plugin for plugin in self.plugins if "pixelvla_commands" in plugin.hooks]:
+            own = click.Group()
             try:
-                hook(cli)
+                plugin.hooks["pixelvla_commands"](own)
+                if taken := sorted(set(own.commands) & {*reserved, *cli.commands}):
+                    raise PluginError(f"its command {taken[0]!r} is already there")
             except Exception as error:
                 self._set_aside(plugin.name, plugin.distribution, plugin.version, error)
+            else:
+                cli.commands.update(own.commands)
 
     def _add(self, source: object) -> None:
         name, distribution, version = _origin(source)

@@ -1,0 +1,32 @@
+"""``pixelvla eval``: closed-loop success rates of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command("eval")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--env", help="The environment, e.g. tabletop.")
+@click.option("--task", "tasks", multiple=True, help="Only these tasks; may be given again.")
+@click.option("--split", "splits", multiple=True, help="Only these splits; may be given again.")
+@click.option("--episodes", type=click.IntRange(min=1), help="Episodes per task and split.")
+@click.option("--prompts", multiple=True, help="none, point, line, box or mask, given on the first observation.")
+@click.option("--segmenter", help="From the prompt to the mask.")
+@click.option("--tracker", help="The mask through time.")
+@click.option("--execute", type=click.IntRange(min=1), help="Steps of each chunk to execute before the next one.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that run episodes in parallel.")
+@click.option("--seed", type=int, help="The first episode's seed.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where results.json goes; RUN by default.")
+def evaluate(run: Path, out: Path | None, **options: Any) -> None:
+    """Measure success in closed loop, with 95 % intervals, per task and split.
+
+    RUN is a folder that `pixelvla train` or `pixelvla wrap` wrote. What is not given comes from its recipe.
+    """
+    from pixelvla_core.evaluate.run import evaluate as measure
+
+    given = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
+    measure(run, out=out, **{key: value for key, value in given.items() if value not in (None, [])})

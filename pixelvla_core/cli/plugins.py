@@ -1,0 +1,57 @@
+"""``pixelvla plugins``: what is installed, what is broken and why, and whether a backbone keeps the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+from pixelvla_core.plugins import Entry, PluginManager, describe_conflict
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def plugins(ctx: click.Context) -> None:
+    """List the installed parts and the distributions they come from; broken plugins with the reason."""
+    if ctx.invoked_subcommand is None:
+        manager = PluginManager.load()
+        manager.add_commands(click.Group())
+        for line in listing(manager):
+            click.echo(line)
+
+
+@plugins.command()
+@click.argument("name")
+def check(name: str) -> None:
+    """Run the conformance suite on backbone NAME."""
+    from pixelvla_core.testing import check_backbone
+
+    component = PluginManager.load().registry.get("backbone", name)
+    check_backbone(component)
+    click.echo(f"Backbone {name!r} keeps the contract.")
+
+
+def listing(manager: PluginManager) -> list[str]:
+    """Return the lines of the list: one per part, then names claimed twice, then broken plugins."""
+    header = ("DISTRIBUTION", "VERSION", "KIND", "NAME", "SUMMARY")
+    lines = _columns([header, *(_row(entry) for entry in sorted(manager.registry, key=_order))])
+    conflicts = [describe_conflict(claims) for claims in manager.registry.conflicts()]
+    broken = [f"broken: {plugin}" for plugin in manager.broken]
+    return [*lines, *([""] if conflicts or broken else []), *conflicts, *broken]
+
+
+def _order(entry: Entry) -> tuple[str, str, str]:
+    return entry.distribution, entry.kind, entry.component.name
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    component = entry.component
+    return entry.distribution, entry.version, entry.kind, component.name, component.summary
+
+
+def _columns(rows: Iterable[tuple[str, ...]]) -> list[str]:
+    rows = list(rows)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    return [
+        "  ".join([*(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=False)), row[-1]]).rstrip() for row in rows
+    ]
