@@ -1,0 +1,32 @@
+# Every target works from a fresh clone: `setup` installs what misses.
+.DEFAULT_GOAL := help
+PIXELVLA := .venv/bin/pixelvla
+export MUJOCO_GL ?= egl
+
+help: ## List what make offers
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: ## Install uv, the GL libraries and the locked environment
+	@scripts/setup.sh
+
+demo: setup ## Record, tune in two stages, evaluate and report, on this machine (about 15 minutes on 2 cores)
+	$(PIXELVLA) demo --out out/demo
+
+test: setup ## Run every test (at most 10 minutes on 2 cores)
+	.venv/bin/pytest
+
+lint: setup ## Check style and types
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+docs: setup ## Check the documentation against the code
+	.venv/bin/pytest tests/test_docs.py
+
+bench: setup ## Measure the figures of docs/benchmarks.md
+	.venv/bin/python -m bench.run
+
+mini: setup ## Train openvla-mini again from recorded demonstrations (takes hours on 2 cores)
+	scripts/make_mini.sh
+
+.PHONY: help setup demo test lint docs bench mini
