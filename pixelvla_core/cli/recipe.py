@@ -25,7 +25,7 @@ def list_recipes() -> None:
 @click.argument("names", nargs=-1, required=True, metavar="RECIPE [LAYER]... [KEY=VALUE]...")
 def show(names: tuple[str, ...]) -> None:
     """Print the resolved and validated recipe as YAML."""
-    from pixelvla_core.recipe import compose, split_arguments
+    from pixelvla_core.recipe import compose, split_arguments, to_yaml
 
     layers, overrides = split_arguments(names)
-    click.echo(compose(layers, overrides).to_yaml(), nl=False)
+    click.echo(to_yaml(compose(layers, overrides)), nl=False)

@@ -1,0 +1,171 @@
+"""Composing recipes: layers in order, then ``key=value`` overrides, then two passes of checks.
+
+The first pass checks the fixed schema, the second the options of each part against the part's own dataclass.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from pixelvla_core.component import Component
+from pixelvla_core.errors import PluginError, RecipeError
+from pixelvla_core.files import write_text
+from pixelvla_core.plugins import PluginManager, Registry
+from pixelvla_core.recipe.construct import construct, to_plain
+from pixelvla_core.recipe.layers import PARTS, Layer, Plain, RecipeFile, builtin_dir, expand, files_in, full_parts, lay
+from pixelvla_core.recipe.order import check_effect, check_names, lay_again
+from pixelvla_core.recipe.schema import Part, Recipe
+
+_OVERRIDE = re.compile(r"[A-Za-z_][\w.\[\]-]*=")
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split a command line into names of layers and ``key=value`` overrides."""
+    overrides = [argument for argument in arguments if _OVERRIDE.match(argument)]
+    return [argument for argument in arguments if argument not in overrides], overrides
+
+
+def compose(
+    names: Sequence[str],
+    overrides: Sequence[str] = (),
+    dirs: Sequence[Path] | None = None,
+    registry: Registry | None = None,
+) -> Recipe:
+    """Return the recipe that layers and overrides come to.
+
+    Args:
+        names: names in the recipe folders, or paths of YAML files; later ones win.
+        overrides: ``key=value`` with a dotted key and a YAML value; they win over every layer.
+        dirs: the recipe folders; by default core's own and those of every plugin.
+        registry: where parts are looked up; by default every installed one.
+
+    Raises:
+        RecipeError: an unknown layer or key, a value out of range, layers in an order that loses one of them, or parts
+            that do not fit together.
+        PluginError: a part is unknown, or the plugin that offers it is broken.
+    """
+    if dirs is None or registry is None:
+        manager = PluginManager.load()
+        dirs = _default_dirs(manager) if dirs is None else dirs
+        registry = manager.registry if registry is None else registry
+    groups = [expand(name, dirs) for name in names]
+    content = _lay_all(groups)
+    check_effect(groups, content, _lay_all)
+    content = _resolve(lay(content, _parse(overrides)))
+    return _check_parts(construct(Recipe, content), registry)
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = (), registry: Registry | None = None) -> Recipe:
+    """Return the recipe in a file, such as the one saved with a run."""
+    return compose([str(Path(path).resolve())], overrides, registry=registry)
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write a recipe so that :func:`load_recipe` gives it back equal."""
+    write_text(path, to_yaml(recipe))
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """Return a recipe as YAML with every key written out."""
+    return yaml.safe_dump(to_plain(recipe), sort_keys=False, allow_unicode=True, width=120)
+
+
+def find_recipes(dirs: Sequence[Path] | None = None) -> list[RecipeFile]:
+    """Return every recipe that can be named."""
+    return files_in(_default_dirs(PluginManager.load()) if dirs is None else dirs)
+
+
+def configure(component: Component, options: Plain, path: str = "options") -> Any:
+    """Return a part's options as an instance of its own dataclass.
+
+    Args:
+        component: the part, from the registry.
+        options: key -> value, as in a recipe.
+        path: where the options stand, for messages.
+
+    Raises:
+        RecipeError: an unknown key, a value of another type, or one out of range.
+    """
+    config = component.load_config()
+    if not (isinstance(config, type) and is_dataclass(config)):
+        raise PluginError(f"Part {component.name!r} gives {component.config} as its options; expected a dataclass.")
+    return construct(config, options, path)
+
+
+def _default_dirs(manager: PluginManager) -> list[Path]:
+    return [builtin_dir(), *manager.recipe_dirs()]
+
+
+def _lay_all(groups: Sequence[Sequence[Layer]]) -> Plain:
+    content: Plain = {}
+    seen: dict[Path, Layer] = {}
+    for layer in (layer for group in groups for layer in group):
+        if layer.path in seen:
+            lay_again(content, layer)
+            continue
+        seen[layer.path] = layer
+        content = lay(content, layer.content)
+        check_names(content, layer)
+    return content
+
+
+def _parse(overrides: Sequence[str]) -> Plain:
+    for override in overrides:
+        if not _OVERRIDE.match(override):
+            raise RecipeError(f"{override!r} is no override; expected KEY=VALUE, such as stages.pue.lr=3e-4.")
+    try:
+        return full_parts(OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)), resolve=False))
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise RecipeError(f"The overrides {' '.join(overrides)} cannot be read: {reason}. Values are YAML.") from error
+
+
+def _resolve(content: Plain) -> Plain:
+    """Resolve ``${...}``, and refuse ``???``, OmegaConf's mark for what only the user can know."""
+    try:
+        return OmegaConf.to_container(OmegaConf.create(content), resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise RecipeError(f"{error.full_key} has no default; give it as {error.full_key}=VALUE.") from error
+    except OmegaConfBaseException as error:
+        reason = " ".join(str(error).split())
+        raise RecipeError(f"The recipe cannot be resolved: {reason}. Correct the ${{...}} there.") from error
+
+
+def _check_parts(recipe: Recipe, registry: Registry) -> Recipe:
+    """Check every part's options, write its defaults out, and check that head and backbone fit."""
+    evaluate = recipe.evaluate
+    found: dict[str, Component] = {}
+    full: dict[str, Part] = {}
+    for path, kind in PARTS.items():
+        part = getattr(evaluate if "." in path else recipe, path.rpartition(".")[2])
+        if part is not None:
+            found[path] = registry.get(kind, part.name)
+            options = to_plain(configure(found[path], part.options, f"{path}.options"))
+            full[path] = replace(part, options=options)
+    _check_fit(recipe, found)
+    inner = {path.rpartition(".")[2]: part for path, part in full.items() if "." in path}
+    outer = {path: part for path, part in full.items() if "." not in path}
+    return replace(recipe, evaluate=replace(evaluate, **inner), **outer)
+
+
+def _check_fit(recipe: Recipe, found: dict[str, Component]) -> None:
+    backbone = found.get("backbone")
+    if backbone is None:
+        return
+    needs = {"head": found["head"].requires} if "head" in found else {}
+    native = [name for name in recipe.run if recipe.stages[name].objective == "native"]
+    needs |= {f"stages.{name}.objective": frozenset({"native"}) for name in native}
+    for path, required in needs.items():
+        if missing := required - backbone.provides:
+            raise RecipeError(
+                f"{path} needs {', '.join(sorted(missing))} from the backbone, but {backbone.name!r} provides "
+                f"{', '.join(sorted(backbone.provides)) or 'nothing'}. Choose another backbone, or another {path}."
+            )

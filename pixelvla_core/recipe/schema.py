@@ -1,0 +1,252 @@
+"""The fixed part of a recipe. What is open, the options of each part, is checked against that part's own dataclass.
+
+Range checks live in ``__post_init__`` and their messages begin with the name of the field, so that the composer can
+put the path of the recipe's key before it. The numbers of the paper are in ``recipes/``, not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pixelvla_core.errors import suggest
+
+OWN_GROUPS = ("pixel", "prompt", "head", "lora")
+BASE_GROUPS = ("vision", "projector", "llm", "expert", "action_io")
+PROMPT_KINDS = ("none", "point", "line", "box", "mask")
+"""A prompt may also be a mixture, such as ``point+box``."""
+
+
+def check(holds: bool, message: str) -> None:
+    """Raise ``ValueError(message)`` unless the condition holds; the message begins with the name of the field."""
+    if not holds:
+        raise ValueError(message)
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Check that a text is one of the choices."""
+    check(value in choices, f"{name} is {value!r}; expected one of {', '.join(choices)}.{suggest(value, choices)}")
+
+
+def check_at_least(name: str, value: float, least: float) -> None:
+    """Check that a number is not below a bound (and not NaN)."""
+    check(value >= least, f"{name} is {value}; expected at least {least}")
+
+
+def check_above(name: str, value: float, bound: float) -> None:
+    """Check that a number is above a bound (and not NaN)."""
+    check(value > bound, f"{name} is {value}; expected more than {bound}")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part by name, with its own options. In YAML, ``head: l1`` is short for ``head: {name: l1}``."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Backbone(Part):
+    """The base model.
+
+    Attributes:
+        weights: a checkpoint folder, a hub id, or a name that the adapter knows.
+        dtype: of the frozen base weights.
+        quantize: none, 8bit or 4bit (bitsandbytes, CUDA only).
+    """
+
+    weights: str | None = None
+    dtype: str = "float32"
+    quantize: str = "none"
+
+    def __post_init__(self) -> None:
+        check_choice("dtype", self.dtype, ("float32", "bfloat16", "float16"))
+        check_choice("quantize", self.quantize, ("none", "8bit", "4bit"))
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters on every linear layer of the base's groups. Rank 0: none."""
+
+    rank: int = 0
+    alpha: float = 16.0
+    dropout: float = 0.0
+    groups: list[str] = field(default_factory=lambda: ["llm"])
+
+    def __post_init__(self) -> None:
+        check_at_least("rank", self.rank, 0)
+        check_above("alpha", self.alpha, 0)
+        check(0 <= self.dropout < 1, f"dropout is {self.dropout}; expected 0 <= dropout < 1")
+        for group in self.groups:
+            check_choice("groups", group, BASE_GROUPS)
+
+
+@dataclass(frozen=True)
+class Action:
+    """What the model predicts: H steps at once, normalised by statistics of the data."""
+
+    horizon: int = 8
+    normalization: str = "q01_q99"
+
+    def __post_init__(self) -> None:
+        check_at_least("horizon", self.horizon, 1)
+        check_choice("normalization", self.normalization, ("q01_q99", "min_max", "mean_std"))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training.
+
+    Attributes:
+        train: groups that learn; everything else is frozen. pixel, prompt, head (with its queries) and lora are ours;
+            vision, projector, llm, expert and action_io are the base model's.
+        objective: head (the action head's loss) or native (the base model's own).
+        steps: optimizer steps. batch_size: samples per forward pass and process; grad_accum: passes per step.
+        schedule: of the learning rate after ``warmup_steps`` of linear rise: constant, linear or cosine (to zero).
+        precision: of the computation: float32 or bfloat16.
+        prompts: False removes the pixel and prompt encoders from the forward pass.
+        cache: none, features (of the vision towers) or hidden (states of the frozen base), computed once and kept on
+            disk.
+    """
+
+    train: list[str]
+    steps: int
+    batch_size: int = 32
+    lr: float = 5e-4
+    objective: str = "head"
+    weight_decay: float = 0.0
+    warmup_steps: int = 0
+    schedule: str = "constant"
+    grad_clip: float = 1.0
+    grad_accum: int = 1
+    precision: str = "float32"
+    grad_checkpointing: bool = False
+    prompts: bool = True
+    cache: str = "none"
+    save_every: int = 1000
+    log_every: int = 50
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check(len(self.train) > 0, f"train is empty; list what learns: {', '.join((*OWN_GROUPS, *BASE_GROUPS))}")
+        for group in self.train:
+            check_choice("train", group, (*OWN_GROUPS, *BASE_GROUPS))
+        check_choice("objective", self.objective, ("head", "native"))
+        check_choice("schedule", self.schedule, ("constant", "linear", "cosine"))
+        check_choice("precision", self.precision, ("float32", "bfloat16"))
+        check_choice("cache", self.cache, ("none", "features", "hidden"))
+        for name in ("steps", "batch_size", "grad_accum", "save_every", "log_every"):
+            check_at_least(name, getattr(self, name), 1)
+        for name in ("lr", "grad_clip"):
+            check_above(name, getattr(self, name), 0)
+        for name in ("weight_decay", "warmup_steps", "seed"):
+            check_at_least(name, getattr(self, name), 0)
+        check(self.warmup_steps <= self.steps, f"warmup_steps is {self.warmup_steps}; expected at most {self.steps}")
+        self._check_cache()
+
+    def _check_cache(self) -> None:
+        """What is computed once must not change while the stage runs."""
+        moving = {"features": {"vision", "projector"}, "hidden": {*BASE_GROUPS, "lora", "pixel", "prompt"}}
+        learning = sorted(moving.get(self.cache, set()) & set(self.train))
+        check(not learning, f"cache is {self.cache!r}, but the stage trains {', '.join(learning)}, which changes it")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Closed-loop evaluation.
+
+    Attributes:
+        tasks: of the environment; empty for all. splits: likewise.
+        episodes: for each task, split and prompt.
+        prompts: what the user gives on the first observation: none, point, line, box, mask or mixtures (point+box).
+        segmenter: from the prompt to the mask; without one the environment's exact mask of the prompted object is used.
+        tracker: the mask through time.
+        execute: steps of a chunk to execute before the next one; the whole chunk if not given.
+        workers: processes that run episodes.
+        seed: of the first episode; the next ones count up.
+    """
+
+    env: Part | None = None
+    tasks: list[str] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)
+    episodes: int = 100
+    prompts: list[str] = field(default_factory=lambda: ["none"])
+    segmenter: Part | None = None
+    tracker: Part | None = None
+    execute: int | None = None
+    workers: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_at_least("episodes", self.episodes, 1)
+        check_at_least("workers", self.workers, 1)
+        check_at_least("seed", self.seed, 0)
+        check(self.execute is None or self.execute >= 1, f"execute is {self.execute}; expected at least 1")
+        check(len(self.prompts) > 0, f"prompts is empty; expected some of {', '.join(PROMPT_KINDS)}")
+        for mixture in self.prompts:
+            for kind in mixture.split("+"):
+                check_choice("prompts", kind, PROMPT_KINDS)
+
+
+@dataclass(frozen=True)
+class Log:
+    """Where the curves of training go, by the names that Accelerate knows."""
+
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that makes a run. ``run`` lists the stages in order; a recipe without stages only wraps.
+
+    Attributes:
+        head: None means that the base acts by its own prediction.
+        splice: where pixel and prompt tokens go: after_image (Fig. 2 of the paper) or in_text (its A.1).
+    """
+
+    backbone: Backbone | None = None
+    pixel_encoder: Part | None = None
+    prompt_encoder: Part | None = None
+    head: Part | None = None
+    splice: str = "after_image"
+    lora: Lora = field(default_factory=Lora)
+    data: Part | None = None
+    action: Action = field(default_factory=Action)
+    stages: dict[str, Stage] = field(default_factory=dict)
+    run: list[str] = field(default_factory=list)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    log: Log = field(default_factory=Log)
+
+    def __post_init__(self) -> None:
+        check_choice("splice", self.splice, ("after_image", "in_text"))
+        for name in self.run:
+            check(name in self.stages, self._unknown_stage(name))
+            self._check_groups(name, self.stages[name])
+
+    def _unknown_stage(self, name: str) -> str:
+        known = ", ".join(self.stages) or "none"
+        return f"run names the stage {name!r}, which no layer defines.{suggest(name, self.stages)} Defined: {known}"
+
+    def _check_groups(self, name: str, stage: Stage) -> None:
+        """Refuse to train a group that has no parameters in this recipe."""
+        present = {
+            "pixel": self.pixel_encoder is not None and stage.prompts,
+            "prompt": self.prompt_encoder is not None and stage.prompts,
+            "head": self.head is not None and stage.objective == "head",
+            "lora": self.lora.rank > 0,
+        }
+        remedy = {
+            "pixel": "name a pixel_encoder and set prompts: true",
+            "prompt": "name a prompt_encoder and set prompts: true",
+            "head": "name a head and set objective: head",
+            "lora": "set lora.rank above 0",
+        }
+        for group in stage.train:
+            if not present.get(group, True):
+                raise ValueError(f"stages.{name}.train lists {group!r}, which is empty here; {remedy[group]}")
+        check(
+            self.head is not None or stage.objective == "native",
+            f"stages.{name}.objective is 'head', but the recipe has no head; add a layer such as head/l1",
+        )
