@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import is_dataclass, replace
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -20,9 +20,20 @@ from pixelvla_core.errors import PluginError, RecipeError
 from pixelvla_core.files import write_text
 from pixelvla_core.plugins import PluginManager, Registry
 from pixelvla_core.recipe.construct import construct, to_plain
-from pixelvla_core.recipe.layers import PARTS, Layer, Plain, RecipeFile, builtin_dir, expand, files_in, full_parts, lay
+from pixelvla_core.recipe.layers import (
+    PARTS,
+    Layer,
+    Plain,
+    RecipeFile,
+    builtin_dir,
+    expand,
+    files_in,
+    full_parts,
+    lay,
+    value_at,
+)
 from pixelvla_core.recipe.order import check_effect, check_names, lay_again
-from pixelvla_core.recipe.schema import Part, Recipe
+from pixelvla_core.recipe.schema import Recipe
 
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.\[\]-]*=")
 
@@ -122,7 +133,8 @@ def _parse(overrides: Sequence[str]) -> Plain:
         if not _OVERRIDE.match(override):
             raise RecipeError(f"{override!r} is no override; expected KEY=VALUE, such as stages.pue.lr=3e-4.")
     try:
-        return full_parts(OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)), resolve=False))
+        content: Any = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)), resolve=False)
+        return full_parts(content)
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise RecipeError(f"The overrides {' '.join(overrides)} cannot be read: {reason}. Values are YAML.") from error
@@ -131,7 +143,8 @@ def _parse(overrides: Sequence[str]) -> Plain:
 def _resolve(content: Plain) -> Plain:
     """Resolve ``${...}``, and refuse ``???``, OmegaConf's mark for what only the user can know."""
     try:
-        return OmegaConf.to_container(OmegaConf.create(content), resolve=True, throw_on_missing=True)
+        resolved: Any = OmegaConf.to_container(OmegaConf.create(content), resolve=True, throw_on_missing=True)
+        return resolved
     except MissingMandatoryValue as error:
         raise RecipeError(f"{error.full_key} has no default; give it as {error.full_key}=VALUE.") from error
     except OmegaConfBaseException as error:
@@ -141,19 +154,15 @@ def _resolve(content: Plain) -> Plain:
 
 def _check_parts(recipe: Recipe, registry: Registry) -> Recipe:
     """Check every part's options, write its defaults out, and check that head and backbone fit."""
-    evaluate = recipe.evaluate
+    content = to_plain(recipe)
     found: dict[str, Component] = {}
-    full: dict[str, Part] = {}
     for path, kind in PARTS.items():
-        part = getattr(evaluate if "." in path else recipe, path.rpartition(".")[2])
+        part = value_at(content, path)
         if part is not None:
-            found[path] = registry.get(kind, part.name)
-            options = to_plain(configure(found[path], part.options, f"{path}.options"))
-            full[path] = replace(part, options=options)
+            found[path] = registry.get(kind, part["name"])
+            part["options"] = to_plain(configure(found[path], part["options"], f"{path}.options"))
     _check_fit(recipe, found)
-    inner = {path.rpartition(".")[2]: part for path, part in full.items() if "." in path}
-    outer = {path: part for path, part in full.items() if "." not in path}
-    return replace(recipe, evaluate=replace(evaluate, **inner), **outer)
+    return construct(Recipe, content)
 
 
 def _check_fit(recipe: Recipe, found: dict[str, Component]) -> None:

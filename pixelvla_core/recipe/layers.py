@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -130,6 +130,14 @@ def leaves(content: Plain, path: str = "") -> Iterator[tuple[str, Any]]:
             yield here, value
 
 
+def value_at(content: Plain, path: str) -> Any:
+    """Return what stands at a dotted path of a nested mapping; None if nothing does."""
+    value: Any = content
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
 def _locate(name: str, dirs: Sequence[Path], beside: Path | None) -> Path:
     if Path(name).suffix in SUFFIXES or name.startswith(("./", "../", "/")):
         path = ((beside or Path()) / name).resolve()
@@ -154,7 +162,7 @@ def _locate(name: str, dirs: Sequence[Path], beside: Path | None) -> Path:
 
 def _read(path: Path) -> Plain:
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise RecipeError(f"{path} cannot be read as a recipe: {_one_line(error)}. Correct the YAML there.") from error
     if not isinstance(content, dict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pixelvla_core.errors import RecipeError
-from pixelvla_core.recipe.layers import PARTS, Layer, Plain, lay, leaves
+from pixelvla_core.recipe.layers import PARTS, Layer, Plain, lay, leaves, value_at
 
 Groups = Sequence[Sequence[Layer]]
 
@@ -13,7 +13,7 @@ Groups = Sequence[Sequence[Layer]]
 def check_names(content: Plain, layer: Layer) -> None:
     """Refuse a layer that sets something of a part that neither it nor a layer beneath it names."""
     for path in PARTS:
-        part = _at(content, path)
+        part = value_at(content, path)
         if isinstance(part, dict) and "name" not in part:
             raise RecipeError(
                 f"The layer {layer.name} sets {', '.join(key for key, _ in leaves(part, path))}, but no layer beneath "
@@ -44,10 +44,3 @@ def check_effect(groups: Groups, content: Plain, lay_all: Callable[[Groups], Pla
                 f"The layer {group[-1].name} has no effect: layers after it set {', '.join(lost)} anew. "
                 "Put it after them."
             )
-
-
-def _at(content: Plain, path: str) -> object:
-    value: object = content
-    for key in path.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
