@@ -1,0 +1,115 @@
+"""A scripted expert that sees the whole state.
+
+Its action is a function of the present state alone: no phases are remembered, so a policy without memory can copy it. Where
+to go follows from where the gripper is: a funnel over the target lets it come down only as far as it is centred.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .env import TabletopEnv
+from .model import HANDLE_TOP, HANDLE_X, HANDLE_Z
+from .spec import FINGER_TRAVEL, GRIPPER_CLOSED, GRIPPER_OPEN
+
+#: Metres and radians per step.
+SPEED = 0.03
+TURN = 0.12
+#: Closer than this to the grasp the fingers close.
+_CENTRED, _DOWN = 0.008, 0.008
+#: Beyond this distance the gripper stays above everything; in between it comes down on a slope.
+_FUNNEL_NEAR, _FUNNEL_FAR = 0.010, 0.030
+_CLEARANCE = 0.028
+_CARRY = 0.075
+
+
+class Expert:
+    """The scripted expert of one environment.
+
+    Args:
+        env: a `TabletopEnv`, or a wrapper around one, after `reset`.
+    """
+
+    def __init__(self, env: object) -> None:
+        self._env: TabletopEnv = env.unwrapped
+
+    def act(self) -> NDArray[np.float32]:
+        """Return the action for the present state, float32[7]."""
+        env = self._env
+        if env.outcome.grasped and self._grip() < 0.9:
+            goal, yaw, gripper = self._carry(), env.state()[5], GRIPPER_CLOSED
+        else:
+            grasp, top, yaw = self._grasp()
+            goal, gripper = self._approach(grasp, top)
+        return self._action(goal, float(yaw), gripper)
+
+    # -- where to go ---------------------------------------------------------------------------------------------------
+
+    def _grasp(self) -> tuple[NDArray[np.float64], float, float]:
+        """Return the tool point of the grasp, the height of the thing's top and the gripper's yaw there."""
+        env, scene = self._env, self._env.scene
+        if scene.target is None:
+            at = np.array([HANDLE_X - env.data.joint("drawer").qpos[0], scene.cabinet_y, HANDLE_Z])
+            return at, HANDLE_TOP, 0.0
+        body = env.data.body(f"object{scene.target}")
+        shape = scene.items[scene.target].shape
+        grasp = body.xpos.copy()
+        top = grasp[2] + shape.half_height
+        grasp[2] = max(grasp[2] - 0.004, 0.010)
+        yaw = math.atan2(body.xmat[3], body.xmat[0])
+        return grasp, top, _nearest_turn(yaw, shape.yaw_period)
+
+    def _approach(self, grasp: NDArray[np.float64], top: float) -> tuple[NDArray[np.float64], float]:
+        here = self._env.state()[:3].astype(np.float64)
+        off = float(np.hypot(*(grasp - here)[:2]))
+        rise = np.clip((off - _FUNNEL_NEAR) / (_FUNNEL_FAR - _FUNNEL_NEAR), 0, 1) * (top + _CLEARANCE - grasp[2])
+        goal = np.array([grasp[0], grasp[1], grasp[2] + rise])
+        ready = off < _CENTRED and abs(here[2] - grasp[2]) < _DOWN
+        return goal, GRIPPER_CLOSED if ready else GRIPPER_OPEN
+
+    def _carry(self) -> NDArray[np.float64]:
+        """Where to take what is held."""
+        env, scene = self._env, self._env.scene
+        here = env.state()[:3].astype(np.float64)
+        if scene.task == "open_drawer":
+            return here + [-SPEED, 0, 0]
+        if scene.task == "close_drawer":
+            return here + [SPEED, 0, 0]
+        up = here + [0, 0, SPEED]
+        if scene.task == "pick":
+            return up
+        return self._carry_near(here)
+
+    def _carry_near(self, here: NDArray[np.float64]) -> NDArray[np.float64]:
+        env, scene = self._env, self._env.scene
+        target = env.data.body(f"object{scene.target}").xpos
+        reference = env.data.body(f"object{scene.reference}").xpos
+        way = (reference - target)[:2]
+        gap = float(np.linalg.norm(way))
+        height = target[2] - scene.items[scene.target].shape.half_height
+        # Sideways only once clear of the neighbours' tops; the nearer to that height, the faster.
+        pace = np.clip((height - 0.03) / 0.03, 0, 1)
+        sideways = way / max(gap, 1e-6) * np.clip(gap - 0.05, 0, SPEED) * pace
+        return here + [sideways[0], sideways[1], np.clip(0.06 - height, -SPEED, SPEED)]
+
+    # -- how to get there ----------------------------------------------------------------------------------------------
+
+    def _grip(self) -> float:
+        """How open the fingers are, 0..1."""
+        return float(self._env.state()[6:].mean() / FINGER_TRAVEL)
+
+    def _action(self, goal: NDArray[np.float64], yaw: float, gripper: float) -> NDArray[np.float32]:
+        state = self._env.state().astype(np.float64)
+        step = goal - state[:3]
+        distance = float(np.linalg.norm(step))
+        step *= min(1.0, SPEED / max(distance, 1e-9))
+        turn = np.clip(np.array([0.0, 0.0, yaw]) - state[3:6], -TURN, TURN)
+        return np.array([*step, *turn, gripper], np.float32)
+
+
+def _nearest_turn(yaw: float, period: float) -> float:
+    """The turn, nearest to none, at which a shape of that symmetry looks as it does at ``yaw``; none for a round shape."""
+    return 0.0 if period == 0 else (yaw + period / 2) % period - period / 2
