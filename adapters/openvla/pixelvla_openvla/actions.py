@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pixelvla_core.errors import UserError, suggest
+from pixelvla_core.api import UserError
+from pixelvla_core.errors import suggest
 
 
 class ActionTokenizer:
@@ -49,8 +50,8 @@ def action_stats(norm_stats: Mapping[str, Any], unnorm_key: str | None) -> Mappi
         found = f"unnorm_key is {unnorm_key!r}" if unnorm_key else "unnorm_key is missing"
         raise UserError(
             f"{found}, but this checkpoint holds the action statistics of {len(norm_stats)} data sets: "
-            f"{', '.join(sorted(norm_stats)) or 'none'}.{suggest(unnorm_key or '', norm_stats)} Name the one whose robot is "
-            "driven."
+            f"{', '.join(sorted(norm_stats)) or 'none'}.{suggest(unnorm_key or '', norm_stats)} Name the one whose "
+            "robot is driven."
         )
     return norm_stats[unnorm_key]["action"]
 

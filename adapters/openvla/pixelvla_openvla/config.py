@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pixelvla_core.errors import CheckpointError, suggest
+from pixelvla_core.api import CheckpointError
+from pixelvla_core.errors import suggest
 
 LLAMA_DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 32000,
@@ -137,8 +138,8 @@ def _known_ids(backbone_id: str) -> tuple[str, ...]:
     if backbone_id not in TIMM_IDS:
         raise CheckpointError(
             f"config.json names the vision backbone {backbone_id!r}, which is not one of {', '.join(TIMM_IDS)}."
-            f"{suggest(backbone_id, TIMM_IDS)} Say in config.json which timm models it is (`timm_model_ids`), or describe "
-            "them (`towers`, arguments of timm's VisionTransformer)."
+            f"{suggest(backbone_id, TIMM_IDS)} Say in config.json which timm models it is (`timm_model_ids`), or "
+            "describe them (`towers`, arguments of timm's VisionTransformer)."
         )
     return TIMM_IDS[backbone_id]
 

@@ -1,21 +1,25 @@
 """The Prismatic network: vision towers, projector, Llama. Parameter names are those of the official checkpoint.
 
-B batch, S fused sequence, T keys (cached + new), Q new tokens, D model width, N patches, C feature width, L text length.
-The fused sequence is `[BOS] [N patches] [rest of the text]`. Positions are cumsum(valid) - 1 and attention is causal,
-so neither padding nor an invalid token changes what the valid ones compute.
+B batch, S sequence, Q new tokens, D model width, N patches, C feature width, L text length, V vocabulary.
+The sequence is `[BOS] [patches of each camera] [rest of the text]`, kept as a `Prefix`, which also says who takes which
+position and who may look at whom: neither padding nor a token that is not valid changes what the others compute.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pixelvla_core.api import Past, Prefix, UserError
+
 from .config import ModelConfig
 from .vision import VisionBackbone
+
+CAMERA = "front"
 
 
 @dataclass
@@ -34,7 +38,7 @@ class PrismaticOutput:
 
 
 class Projector(nn.Module):
-    """Vision features to the language model's width: three linear layers for fused towers, two for a single one."""
+    """Vision features to the language model's width: three linear layers for two towers, two for a single one."""
 
     def __init__(self, width: int, hidden: int, *, fused: bool) -> None:
         super().__init__()
@@ -53,13 +57,13 @@ class Projector(nn.Module):
 class Prismatic(nn.Module):
     """Vision towers, projector and Llama, and the order in which their tokens are joined."""
 
-    def __init__(self, config: ModelConfig, *, attention: str = "sdpa") -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        from transformers import LlamaForCausalLM
+        from transformers import LlamaConfig, LlamaForCausalLM
 
         self.config = config
         self.vision_backbone = VisionBackbone(config.towers)
-        llama = llama_config(config, attention)
+        llama = LlamaConfig(**config.text, attn_implementation="sdpa")
         self.projector = Projector(self.vision_backbone.width, llama.hidden_size, fused=len(config.towers) == 2)
         self.language_model = LlamaForCausalLM(llama)
 
@@ -69,53 +73,73 @@ class Prismatic(nn.Module):
 
     def image_tokens(self, pixels_BCHW: Tensor, levels: Sequence[float] = ()) -> tuple[Tensor, list[Tensor]]:
         """Return the projected patches float[B, N, D] and the feature levels, from one vision pass."""
-        features_BNC, found = self.vision_backbone(pixels_BCHW.to(self.vision_dtype), levels)
+        features_BNC, found = self.vision_backbone(pixels_BCHW, levels)
         return self.projector(features_BNC), found
 
-    @property
-    def vision_dtype(self) -> torch.dtype:
-        """The floating-point type in which the towers compute."""
-        return self.vision_backbone.featurizer.patch_embed.proj.weight.dtype
-
-    def fuse(self, ids_BL: Tensor, valid_BL: Tensor, patches_BND: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the patches behind the first text token.
+    def prefix(
+        self, ids_BL: Tensor, valid_BL: Tensor, images: Mapping[str, Tensor], instruction_BL: Tensor | None = None
+    ) -> Prefix:
+        """Put each camera's patches behind the first text token.
 
         Args:
-            ids_BL: Text ids, BOS first; padding only on the right.
+            ids_BL: Text ids, BOS first, padded on the right.
             valid_BL: bool, False on padding.
-            patches_BND: Projected patches.
+            images: Camera -> projected patches float[B, N, D].
+            instruction_BL: bool, the ids that carry the instruction; they become a span of their own.
 
         Returns:
-            float[B, S, D] and bool[B, S], S = N + L.
+            Spans "bos", "image:<camera>", "text" and, if asked for, "instruction".
         """
         text_BLD = self.embed(ids_BL)
-        tokens_BSD = torch.cat([text_BLD[:, :1], patches_BND.to(text_BLD.dtype), text_BLD[:, 1:]], dim=1)
-        seen_BN = valid_BL.new_ones(patches_BND.shape[:2])
-        return tokens_BSD, torch.cat([valid_BL[:, :1], seen_BN, valid_BL[:, 1:]], dim=1)
+        bos = Prefix.of("bos", text_BLD[:, :1], valid_BL[:, :1])
+        patches = [Prefix.of(f"image:{camera}", tokens.to(text_BLD.dtype)) for camera, tokens in images.items()]
+        joined = Prefix.cat([bos, *patches, Prefix.of("text", text_BLD[:, 1:], valid_BL[:, 1:])])
+        if instruction_BL is None:
+            return joined
+        before_BS = instruction_BL.new_zeros(len(ids_BL), joined.span_BS.shape[1] - ids_BL.shape[1])
+        here_BS = torch.cat([before_BS, instruction_BL], dim=1)  # BOS is never part of the instruction
+        return replace(
+            joined,
+            span_BS=joined.span_BS.masked_fill(here_BS, len(joined.names)),
+            names=(*joined.names, "instruction"),
+        )
 
-    def run(self, tokens_BQD: Tensor, valid_BT: Tensor, past: Any = None, mask_BQT: Tensor | None = None) -> Tensor:
-        """Run the Llama over new tokens, after what `past` holds; `past` grows.
+    def run(self, prefix: Prefix, past: Past | None = None, *, keep: bool = False) -> tuple[Tensor, Past | None]:
+        """Run the Llama over a prefix, or over the tokens that follow a past.
 
         Args:
-            tokens_BQD: Embeddings of the new tokens.
-            valid_BT: bool over cached and new tokens together (T = cached + Q).
-            past: A transformers cache, or None for a single pass.
-            mask_BQT: bool, who may look at whom; causal over the valid tokens if left out.
+            prefix: What is new.
+            past: What an earlier run kept; it is not changed.
+            keep: Also return the past that tokens behind `prefix` need.
 
         Returns:
-            float[B, Q, D] after the final norm.
+            float[B, Q, D] after the final norm, and the past (None unless `keep`).
         """
-        new = tokens_BQD.shape[1]
-        positions_BQ = positions(valid_BT)[:, -new:]
-        mask = attention_mask(valid_BT, new, mask_BQT, tokens_BQD.dtype)
+        cache = self._cache(past) if keep or past is not None else None
+        mask_BQS = prefix.mask_BSS(causal=True) if past is None else past.mask_BKP(prefix, causal=True)
         out = self.language_model.model(
-            inputs_embeds=tokens_BQD,
-            attention_mask=mask,
-            position_ids=positions_BQ,
-            past_key_values=past,
-            use_cache=past is not None,
+            inputs_embeds=prefix.tokens_BSD,
+            attention_mask=mask_BQS[:, None],
+            position_ids=prefix.positions_BS(None if past is None else past.length_B),
+            past_key_values=cache,
+            use_cache=cache is not None,
         )
-        return out.last_hidden_state
+        if not keep:
+            return out.last_hidden_state, None
+        seen = [prefix.valid_BS] if past is None else [past.valid_BS, prefix.valid_BS]
+        layers = tuple((layer.keys, layer.values) for layer in cache.layers)
+        return out.last_hidden_state, Past(layers, torch.cat(seen, dim=1))
+
+    def _cache(self, past: Past | None) -> Any:
+        from transformers import DynamicCache
+
+        llama = self.language_model
+        if llama.training and llama.is_gradient_checkpointing:
+            raise UserError(
+                "Gradient checkpointing is on, under which transformers drops every cached key and value. Turn it off "
+                "for runs that keep or follow a past, or put the model in eval mode."
+            )
+        return DynamicCache(past.layers if past is not None else None)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None, pixel_values: Tensor) -> PrismaticOutput:
         """Run everything once.
@@ -125,32 +149,28 @@ class Prismatic(nn.Module):
             attention_mask: [B, L], nonzero on valid ids; None if all are.
             pixel_values: float[B, 3 * towers, H, W].
         """
-        ids_BL, valid_BL = pad_right(input_ids, attention_mask)
-        tokens_BSD, valid_BS = self.fuse(ids_BL, valid_BL, self.image_tokens(pixel_values)[0])
-        hidden_BSD = self.run(tokens_BSD, valid_BS)
-        return PrismaticOutput(hidden_BSD, self.language_model.lm_head(hidden_BSD), valid_BS)
+        prefix = self.prefix(*pad_right(input_ids, attention_mask), {CAMERA: self.image_tokens(pixel_values)[0]})
+        hidden_BSD, _ = self.run(prefix)
+        return PrismaticOutput(hidden_BSD, self.language_model.lm_head(hidden_BSD), prefix.valid_BS)
+
+    def greedy(self, prefix: Prefix, steps: int) -> Tensor:
+        """Return the `steps` most likely ids int[B, steps] behind a prefix, each one fed back; `</s>` is no stop."""
+        hidden_BSD, past = self.run(prefix, keep=True)
+        last_BD = last_valid(prefix, hidden_BSD)
+        found: list[Tensor] = []
+        while len(found) < steps:
+            found.append(self.language_model.lm_head(last_BD).argmax(dim=-1))
+            if len(found) < steps:
+                hidden_BSD, past = self.run(Prefix.of("answer", self.embed(found[-1][:, None])), past, keep=True)
+                last_BD = hidden_BSD[:, -1]
+        return torch.stack(found, dim=1)
 
 
-def llama_config(config: ModelConfig, attention: str) -> Any:
-    """Return transformers' LlamaConfig for the language model."""
-    from transformers import LlamaConfig
-
-    return LlamaConfig(**config.text, attn_implementation=attention)
-
-
-def positions(valid_BT: Tensor) -> Tensor:
-    """Return cumsum(valid) - 1 as int[B, T]: a token that is not valid shifts nobody."""
-    return (valid_BT.long().cumsum(dim=1) - 1).clamp_min(0)
-
-
-def attention_mask(valid_BT: Tensor, new: int, mask_BQT: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Return the additive mask float[B, 1, Q, T] for the last `new` tokens; causal unless `mask_BQT` says otherwise."""
-    if mask_BQT is None:
-        total = valid_BT.shape[1]
-        causal_QT = torch.ones(new, total, dtype=torch.bool, device=valid_BT.device).tril(total - new)
-        mask_BQT = causal_QT & valid_BT[:, None].bool()
-    zero = torch.zeros((), dtype=dtype, device=valid_BT.device)
-    return torch.where(mask_BQT, zero, torch.finfo(dtype).min)[:, None]
+def last_valid(prefix: Prefix, hidden_BSD: Tensor) -> Tensor:
+    """Return the hidden state float[B, D] at each row's last valid token."""
+    columns_S = torch.arange(prefix.valid_BS.shape[1], device=prefix.valid_BS.device)
+    last_B = torch.where(prefix.valid_BS, columns_S, -1).amax(dim=1)
+    return hidden_BSD[torch.arange(len(last_B), device=last_B.device), last_B]
 
 
 def pad_right(ids_BL: Tensor, mask_BL: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -158,9 +178,19 @@ def pad_right(ids_BL: Tensor, mask_BL: Tensor | None) -> tuple[Tensor, Tensor]:
 
     Returns:
         The ids and bool[B, L] validity, each row's valid ids first and in their order.
+
+    Raises:
+        UserError: the mask has another shape than the ids, or a row without any valid id.
     """
     if mask_BL is None:
         return ids_BL, torch.ones_like(ids_BL, dtype=torch.bool)
+    if mask_BL.shape != ids_BL.shape:
+        raise UserError(
+            f"attention_mask is {tuple(mask_BL.shape)}, input_ids {tuple(ids_BL.shape)}; they must have one shape. Take "
+            "both from the same call of the tokenizer."
+        )
     valid_BL = mask_BL.bool()
+    if not valid_BL.any(dim=1).all():
+        raise UserError("A row of attention_mask has no valid id; every prompt begins with the id of BOS.")
     order_BL = torch.argsort(~valid_BL, dim=1, stable=True)
     return ids_BL.gather(1, order_BL), valid_BL.gather(1, order_BL)

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pixelvla_core.errors import UserError, suggest
+from pixelvla_core.api import UserError
+from pixelvla_core.errors import suggest
 
 from .config import Tower
 
@@ -90,6 +91,11 @@ class VisionBackbone(nn.Module):
         """Rows and columns of patches."""
         return tuple(self.featurizer.patch_embed.grid_size)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type in which the towers compute; pixels are cast to it."""
+        return self.featurizer.patch_embed.proj.weight.dtype
+
     def forward(self, pixels_BCHW: Tensor, levels: Sequence[float] = ()) -> tuple[Tensor, list[Tensor]]:
         """Run every tower once.
 
@@ -101,7 +107,7 @@ class VisionBackbone(nn.Module):
             float[B, N, C] that the projector reads, and one float[B, N, C_siglip] per level.
         """
         *others, last = self.towers
-        groups = torch.split(pixels_BCHW, 3, dim=1)
+        groups = torch.split(pixels_BCHW.to(self.dtype), 3, dim=1)
         if len(groups) != len(self.towers):
             raise UserError(
                 f"This model reads {3 * len(self.towers)} channels; pixel_values has {pixels_BCHW.shape[1]}."
@@ -115,7 +121,7 @@ class VisionBackbone(nn.Module):
 
 
 def _blocks(tower: nn.Module, pixels_BCHW: Tensor, wanted: Sequence[int]) -> list[Tensor]:
-    """Return the patch tokens after each wanted block (class and register tokens cut off), in one pass that ends there."""
+    """Return the patch tokens after each wanted block (no class or register tokens), in one pass that ends there."""
     order = sorted(set(wanted))
     found = tower.forward_intermediates(
         pixels_BCHW, indices=order, norm=False, stop_early=True, output_fmt="NLC", intermediates_only=True

@@ -6,13 +6,14 @@ The only name that differs from timm's is LayerScale's: the checkpoint says `sca
 from __future__ import annotations
 
 import json
-import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pixelvla_core.errors import CheckpointError
+from pixelvla_core.api import CheckpointError, UserError
+from pixelvla_core.files import atomic_folder
 
 if TYPE_CHECKING:
     import torch
@@ -20,11 +21,65 @@ if TYPE_CHECKING:
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5 * 1000**3
+WANTED = ["*.json", "*.safetensors", "tokenizer.model"]
 
 
 def official_name(name: str) -> str:
     """Return the checkpoint's name of one of our parameters."""
     return name[: -len("gamma")] + "scale_factor" if name.endswith((".ls1.gamma", ".ls2.gamma")) else name
+
+
+def local_folder(source: str | Path, revision: str | None = None) -> Path:
+    """Return a folder as it is, or download the hub repository of that id (only what is read here).
+
+    Raises:
+        CheckpointError: there is no such folder, and the hub has no such repository or cannot be reached.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+        raise CheckpointError(f"{source} is neither a folder nor an id on the Hugging Face hub. Check its spelling.")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(source), revision=revision, allow_patterns=WANTED))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"There is no folder {source}, and it could not be downloaded from the Hugging Face hub ({first}). Check "
+            "the id and the connection, or download it elsewhere and give the folder."
+        ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read config.json; a dataset_statistics.json beside it replaces its statistics.
+
+    Raises:
+        CheckpointError: there is no config.json, or a file is not JSON.
+    """
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} has no config.json. Give the folder of an OpenVLA checkpoint.")
+    config = read_json(folder / "config.json")
+    if (folder / "dataset_statistics.json").is_file():
+        config["norm_stats"] = read_json(folder / "dataset_statistics.json")
+    return config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        CheckpointError: it is damaged or no object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON ({error}). Download or copy it again.") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a {type(value).__name__}, not an object. Download or copy it again.")
+    return value
 
 
 @dataclass(frozen=True)
@@ -60,8 +115,8 @@ def _files(folder: Path) -> list[Path]:
     pickled = sorted(p.name for p in [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
     if pickled:
         raise CheckpointError(
-            f"{folder} holds pickled weights ({', '.join(pickled[:3])}), which can run code when read and are never opened "
-            f"here; {SINGLE} is expected. Convert them to safetensors in a place you trust."
+            f"{folder} holds pickled weights ({', '.join(pickled[:3])}), which can run code when read and are never "
+            f"opened here; {SINGLE} is expected. Convert them to safetensors in a place you trust."
         )
     raise CheckpointError(f"{folder} holds neither {SINGLE} nor {INDEX}. Give the folder of a complete checkpoint.")
 
@@ -111,8 +166,8 @@ def check(model: nn.Module, stored: Mapping[str, Stored], folder: Path) -> None:
     said = [f"{len(names)} {what} ({_first(names)})" for what, names in faults.items() if names]
     if said:
         raise CheckpointError(
-            f"The weights in {folder} do not fit its config.json: of {len(wanted)} tensors {', '.join(said)}. No weight was "
-            "loaded. Take config.json and weights from one and the same checkpoint."
+            f"The weights in {folder} do not fit its config.json: of {len(wanted)} tensors {', '.join(said)}. No weight "
+            "was loaded. Take config.json and weights from one and the same checkpoint."
         )
 
 
@@ -131,24 +186,47 @@ def load(model: nn.Module, stored: Mapping[str, Stored], dtype: torch.dtype) -> 
         model.load_state_dict(part, strict=False, assign=True)
 
 
-def save(model: nn.Module, folder: Path, dtype: torch.dtype) -> None:
-    """Write the weights under their official names, in files of at most 5 GB, each written beside and renamed."""
+def save_folder(
+    model: nn.Module, folder: Path, dtype: torch.dtype, files: Mapping[str, object], tokenizer: str | None
+) -> None:
+    """Write a checkpoint folder, weights in files of at most 5 GB; written beside, then renamed.
+
+    Args:
+        files: Name -> content of the JSON files.
+        tokenizer: Content of tokenizer.json, if there is one.
+
+    Raises:
+        UserError: the folder holds something that is no checkpoint, or the weights are packed in 8 or 4 bits.
+    """
+    if folder.exists() and not _replaceable(folder):
+        raise UserError(f"{folder} exists and is no OpenVLA checkpoint; it is left alone. Give a new folder's name.")
+    shards = _split(model.state_dict(), dtype)
+    with atomic_folder(folder) as partial:
+        _save_shards(shards, partial, dtype)
+        for name, content in files.items():
+            (partial / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        if tokenizer is not None:
+            (partial / "tokenizer.json").write_text(tokenizer)
+
+
+def _replaceable(folder: Path) -> bool:
+    if (folder / "config.json").is_file():
+        return read_config(folder).get("model_type") == "openvla"
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+def _save_shards(shards: list[dict[str, torch.Tensor]], folder: Path, dtype: torch.dtype) -> None:
     from safetensors.torch import save_file
 
-    shards = _split(model.state_dict(), dtype)
-    files = (
-        [SINGLE]
-        if len(shards) == 1
-        else [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
-    )
-    for file, shard in zip(files, shards, strict=True):
-        part = {official_name(name): tensor.detach().to("cpu", dtype).contiguous() for name, tensor in shard.items()}
-        save_file(part, folder / f".{file}.part", metadata={"format": "pt"})
-        os.replace(folder / f".{file}.part", folder / file)
-    if len(files) > 1:
-        weight_map = {official_name(n): file for file, shard in zip(files, shards, strict=True) for n in shard}
-        total = sum(t.numel() * dtype.itemsize for shard in shards for t in shard.values())
-        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    count = len(shards)
+    names = [SINGLE] if count == 1 else [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
+    for name, shard in zip(names, shards, strict=True):
+        part = {official_name(key): value.detach().to("cpu", dtype).contiguous() for key, value in shard.items()}
+        save_file(part, folder / name, metadata={"format": "pt"})
+    if count > 1:
+        weight_map = {official_name(key): name for name, shard in zip(names, shards, strict=True) for key in shard}
+        total = sum(value.numel() * dtype.itemsize for shard in shards for value in shard.values())
+        (folder / INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2))
 
 
 def _split(state: Mapping[str, torch.Tensor], dtype: torch.dtype) -> list[dict[str, torch.Tensor]]:
@@ -161,10 +239,3 @@ def _split(state: Mapping[str, torch.Tensor], dtype: torch.dtype) -> list[dict[s
             size = tensor.numel() * dtype.itemsize
         shards[-1][name] = tensor
     return shards
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON beside and rename, so that no reader ever sees half a file."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
-    os.replace(part, path)
