@@ -47,7 +47,14 @@ def pixelvla_action_heads() -> list[Component]:
             config=f"{_MODEL}.config:ActionHeadConfig",
             summary="Continuous action chunks by residual blocks and an L1 loss (section 3.3 of the paper)",
             requires=frozenset({"hidden"}),
-        )
+        ),
+        Component(
+            name="native",
+            target=f"{_MODEL}.native_head:NativeHead",
+            config=f"{_MODEL}.config:NativeHeadConfig",
+            summary="The base model's own objective and prediction, for baselines; no parameters",
+            requires=frozenset({"native"}),
+        ),
     ]
 
 

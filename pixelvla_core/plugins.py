@@ -127,8 +127,8 @@ class PluginManager:
     @classmethod
     def load(cls) -> PluginManager:
         """Return a manager with every installed plugin: the entry points of group ``pixelvla``."""
-        found = list(entry_points(group=GROUP))
-        return cls(sorted(found, key=lambda point: (point.name, point.value)))
+        found: list[EntryPoint] = sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
+        return cls(found)
 
     def recipe_dirs(self) -> list[Path]:
         """Return the folders of recipe layers that plugins ship."""

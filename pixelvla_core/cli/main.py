@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from pixelvla_core.errors import UserError, suggest
+from pixelvla_core.files import FULL
 from pixelvla_core.plugins import PluginManager
 
 COMMANDS = {
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Stopped by Ctrl-C.", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         return _fail(
             f"The disk is full: {error}. Free some space, then run the command again; `pixelvla train` "

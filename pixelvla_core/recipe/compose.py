@@ -161,20 +161,16 @@ def _check_parts(recipe: Recipe, registry: Registry) -> Recipe:
         if part is not None:
             found[path] = registry.get(kind, part["name"])
             part["options"] = to_plain(configure(found[path], part["options"], f"{path}.options"))
-    _check_fit(recipe, found)
+    _check_fit(found)
     return construct(Recipe, content)
 
 
-def _check_fit(recipe: Recipe, found: dict[str, Component]) -> None:
-    backbone = found.get("backbone")
-    if backbone is None:
+def _check_fit(found: dict[str, Component]) -> None:
+    if "backbone" not in found or "head" not in found:
         return
-    needs = {"head": found["head"].requires} if "head" in found else {}
-    native = [name for name in recipe.run if recipe.stages[name].objective == "native"]
-    needs |= {f"stages.{name}.objective": frozenset({"native"}) for name in native}
-    for path, required in needs.items():
-        if missing := required - backbone.provides:
-            raise RecipeError(
-                f"{path} needs {', '.join(sorted(missing))} from the backbone, but {backbone.name!r} provides "
-                f"{', '.join(sorted(backbone.provides)) or 'nothing'}. Choose another backbone, or another {path}."
-            )
+    head, backbone = found["head"], found["backbone"]
+    if missing := head.requires - backbone.provides:
+        raise RecipeError(
+            f"The head {head.name!r} needs {', '.join(sorted(missing))} from the backbone, but {backbone.name!r} "
+            f"provides {', '.join(sorted(backbone.provides)) or 'nothing'}. Choose another head or another backbone."
+        )

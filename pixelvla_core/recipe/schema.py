@@ -85,14 +85,14 @@ class Lora:
 
 @dataclass(frozen=True)
 class Action:
-    """What the model predicts: H steps at once, normalised by statistics of the data."""
+    """What the model predicts: H steps at once, normalised by the data's quantiles (q99), extremes or moments."""
 
     horizon: int = 8
-    normalization: str = "q01_q99"
+    normalization: str = "q99"
 
     def __post_init__(self) -> None:
         check_at_least("horizon", self.horizon, 1)
-        check_choice("normalization", self.normalization, ("q01_q99", "min_max", "mean_std"))
+        check_choice("normalization", self.normalization, ("q99", "min_max", "mean_std"))
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,6 @@ class Stage:
     Attributes:
         train: groups that learn; everything else is frozen. pixel, prompt, head (with its queries) and lora are ours;
             vision, projector, llm, expert and action_io are the base model's.
-        objective: head (the action head's loss) or native (the base model's own).
         steps: optimizer steps. batch_size: samples per forward pass and process; grad_accum: passes per step.
         schedule: of the learning rate after ``warmup_steps`` of linear rise: constant, linear or cosine (to zero).
         precision: of the computation: float32 or bfloat16.
@@ -115,7 +114,6 @@ class Stage:
     steps: int
     batch_size: int = 32
     lr: float = 5e-4
-    objective: str = "head"
     weight_decay: float = 0.0
     warmup_steps: int = 0
     schedule: str = "constant"
@@ -133,7 +131,6 @@ class Stage:
         check(len(self.train) > 0, f"train is empty; list what learns: {', '.join((*OWN_GROUPS, *BASE_GROUPS))}")
         for group in self.train:
             check_choice("train", group, (*OWN_GROUPS, *BASE_GROUPS))
-        check_choice("objective", self.objective, ("head", "native"))
         check_choice("schedule", self.schedule, ("constant", "linear", "cosine"))
         check_choice("precision", self.precision, ("float32", "bfloat16"))
         check_choice("cache", self.cache, ("none", "features", "hidden"))
@@ -202,7 +199,7 @@ class Recipe:
     """Everything that makes a run. ``run`` lists the stages in order; a recipe without stages only wraps.
 
     Attributes:
-        head: None means that the base acts by its own prediction.
+        head: from the backbone's output to actions; ``native`` is the base model's own objective and prediction.
         splice: where pixel and prompt tokens go: after_image (Fig. 2 of the paper) or in_text (its A.1).
     """
 
@@ -234,19 +231,15 @@ class Recipe:
         present = {
             "pixel": self.pixel_encoder is not None and stage.prompts,
             "prompt": self.prompt_encoder is not None and stage.prompts,
-            "head": self.head is not None and stage.objective == "head",
+            "head": self.head is not None,
             "lora": self.lora.rank > 0,
         }
         remedy = {
             "pixel": "name a pixel_encoder and set prompts: true",
             "prompt": "name a prompt_encoder and set prompts: true",
-            "head": "name a head and set objective: head",
+            "head": "name a head",
             "lora": "set lora.rank above 0",
         }
         for group in stage.train:
             if not present.get(group, True):
                 raise ValueError(f"stages.{name}.train lists {group!r}, which is empty here; {remedy[group]}")
-        check(
-            self.head is not None or stage.objective == "native",
-            f"stages.{name}.objective is 'head', but the recipe has no head; add a layer such as head/l1",
-        )
