@@ -6,7 +6,14 @@ image (as the backbone reads it).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+
+from pixelvla_core.prompts import Box, Line, Point
 
 
 @dataclass(frozen=True)
@@ -53,3 +60,89 @@ class Affine:
     def rotate180(cls) -> Affine:
         """Turn the image upside down and mirror it, as LIBERO's images need."""
         return cls(-1.0, -1.0, 1.0, 1.0)
+
+
+def warp(prompt: Point | Line | Box, affine: Affine) -> list[Point | Line | Box]:
+    """Follow the image: the prompt in target coordinates, cut where the target image ends.
+
+    A point outside is dropped. A box is clipped, and dropped if nothing of it remains. A line is clipped piece by
+    piece: where it leaves and comes back it becomes several lines, each at least two different vertices long.
+    """
+    if isinstance(prompt, Point):
+        x, y = affine(prompt.x, prompt.y)
+        return [Point(x, y, prompt.positive)] if 0.0 <= x <= 1.0 and 0.0 <= y <= 1.0 else []
+    if isinstance(prompt, Box):
+        return _warp_box(prompt, affine)
+    return [Line(piece) for piece in clip_polyline([affine(x, y) for x, y in prompt.vertices])]
+
+
+def _warp_box(box: Box, affine: Affine) -> list[Box]:
+    (xa, ya), (xb, yb) = affine(box.x0, box.y0), affine(box.x1, box.y1)
+    x0, x1 = max(min(xa, xb), 0.0), min(max(xa, xb), 1.0)
+    y0, y1 = max(min(ya, yb), 0.0), min(max(ya, yb), 1.0)
+    return [Box(x0, y0, x1, y1)] if x0 < x1 and y0 < y1 else []
+
+
+def clip_polyline(vertices: Sequence[tuple[float, float]]) -> list[tuple[tuple[float, float], ...]]:
+    """Cut a polyline at the unit square's edge and return the pieces inside, in order."""
+    pieces: list[list[tuple[float, float]]] = []
+    open_end = False  # the last piece reaches the start of the next segment
+    for start, end in pairwise(vertices):
+        inside = _clip_segment(start, end)
+        if inside is None:
+            open_end = False
+            continue
+        if not open_end:
+            pieces.append([inside[0]])
+        pieces[-1].append(inside[1])
+        open_end = inside[1] == end
+    return [tuple(piece) for piece in pieces if len(set(piece)) > 1]
+
+
+def _clip_segment(start: tuple[float, float], end: tuple[float, float]) -> tuple | None:
+    """The part of a segment inside the unit square (Liang and Barsky 1984), or None."""
+    enter, leave = 0.0, 1.0
+    for a, b in zip(start, end, strict=True):
+        if a == b:
+            if not 0.0 <= a <= 1.0:
+                return None
+            continue
+        first, second = sorted(((0.0 - a) / (b - a), (1.0 - a) / (b - a)))
+        enter, leave = max(enter, first), min(leave, second)
+    if enter > leave:
+        return None
+    return _between(start, end, enter), _between(start, end, leave)
+
+
+def _between(start: tuple[float, float], end: tuple[float, float], share: float) -> tuple[float, float]:
+    if share in (0.0, 1.0):
+        return end if share else start
+    x, y = (a + share * (b - a) for a, b in zip(start, end, strict=True))
+    return min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)
+
+
+def coverage(mask: np.ndarray, affine: Affine, rows: int, columns: int) -> np.ndarray:
+    """Covered fraction of each cell of a target raster, by exact area, so that no mask is too small to leave a trace.
+
+    Args:
+        mask: bool[height, width] over the whole source image.
+        affine: From the source to the target image.
+        rows: Rows of the raster over the whole target image.
+        columns: Its columns.
+
+    Returns:
+        float32[rows, columns] in [0, 1].
+    """
+    height, width = mask.shape
+    down = _overlap(height, rows, affine.scale_y, affine.shift_y)
+    across = _overlap(width, columns, affine.scale_x, affine.shift_x)
+    return (down @ mask.astype(np.float64) @ across.T).clip(0.0, 1.0).astype(np.float32)
+
+
+@lru_cache(maxsize=256)
+def _overlap(pixels: int, cells: int, scale: float, shift: float) -> np.ndarray:
+    """float64[cells, pixels]: the fraction of each cell that each pixel covers, along one axis."""
+    edges = scale * np.arange(pixels + 1) / pixels + shift
+    low, high = np.minimum(edges[:-1], edges[1:]), np.maximum(edges[:-1], edges[1:])
+    left = np.arange(cells)[:, None] / cells
+    return np.clip(np.minimum(high, left + 1 / cells) - np.maximum(low, left), 0.0, None) * cells

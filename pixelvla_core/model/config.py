@@ -1,0 +1,74 @@
+"""Options of core's own parts. Importing this needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(kw_only=True)
+class PixelEncoderConfig:
+    """Options of the multiscale pixel-aware encoder (Eq. 3 of the paper).
+
+    Attributes:
+        levels: Depth fractions in (0, 1] of the vision tower's blocks to read; 1.0 is the one the projector reads.
+        hidden: Width of the sum over levels and of the MLP; 0 takes the backbone's width.
+        norm: LayerNorm on each level's mean before its linear layer. Without it the deepest level, whose residual
+            stream is tens of times larger in trained ViTs, drowns the others in the sum.
+        position: Add the Fourier position of the mask's centroid to the sum. Eq. 3 alone says what lies under the
+            mask, and where only as far as the features know.
+    """
+
+    levels: list[float] = field(default_factory=lambda: [0.25, 0.5, 0.75, 1.0])
+    hidden: int = 0
+    norm: bool = True
+    position: bool = True
+
+
+@dataclass(kw_only=True)
+class PromptEncoderConfig:
+    """Options of the visual prompt-aware encoder, after SAM's.
+
+    Attributes:
+        width: D_s, width of the prompt features; even. SAM uses 256.
+        hidden: Width inside the MLP from D_s to the backbone's width; 0 takes the backbone's width.
+        scale: Standard deviation of the random frequencies. SAM uses 1.
+        seed: Seed of the random frequencies, which are saved with the model.
+    """
+
+    width: int = 256
+    hidden: int = 0
+    scale: float = 1.0
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class OverlayConfig:
+    """Options of the overlay, which draws prompts onto the image. Sizes are fractions of the image's shorter side.
+
+    Attributes:
+        line: Width of lines, box edges and mask contours.
+        point: Radius of the disc of a point.
+        tint: How much of a mask's area is colour, in [0, 1].
+    """
+
+    line: float = 0.012
+    point: float = 0.02
+    tint: float = 0.35
+
+
+@dataclass(kw_only=True)
+class ActionHeadConfig:
+    """Options of the continuous action head.
+
+    Attributes:
+        width: Width of the residual blocks; 0 takes the backbone's width.
+        blocks: N_r, number of residual blocks.
+    """
+
+    width: int = 0
+    blocks: int = 2
+
+
+@dataclass(kw_only=True)
+class NativeHeadConfig:
+    """The base's own objective and prediction; it has no options."""

@@ -1,0 +1,83 @@
+"""The multiscale pixel-aware encoder: what lies under a mask, at several depths of the vision tower, as one token.
+
+Eq. 3 of the paper: f_i = sum(p * feature_i) / sum(p) and E_p = MLP(sum_i Linear_i(f_i)).
+
+Shapes: B batch, M masks (= K inserted tokens), N patches, C feature width, D model width, W hidden width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pixelvla_core.errors import UserError
+from pixelvla_core.model.config import PixelEncoderConfig
+from pixelvla_core.model.position import FourierPosition, centroid
+from pixelvla_core.seam.batch import MaskBatch
+from pixelvla_core.types import BackboneSpec
+
+POSITION_WIDTH = 128
+
+
+class MultiscalePixelEncoder(nn.Module):
+    """Masked means of feature levels, one token per mask.
+
+    Two things go beyond Eq. 3, each with a switch in the config: a LayerNorm before each Linear_i, and the Fourier
+    position of the mask's centroid as one more term of the sum.
+
+    Attributes:
+        levels: Depth fractions of the levels that ``forward`` expects.
+        grid: Patch rows and columns of every level.
+    """
+
+    def __init__(self, config: PixelEncoderConfig, spec: BackboneSpec) -> None:
+        super().__init__()
+        self.levels = _checked(config.levels)
+        self.grid = spec.grid
+        hidden, C = config.hidden or spec.width, spec.level_width
+        self.norms = nn.ModuleList([nn.LayerNorm(C) if config.norm else nn.Identity() for _ in self.levels])
+        self.linears = nn.ModuleList([nn.Linear(C, hidden) for _ in self.levels])
+        self.position = FourierPosition(POSITION_WIDTH) if config.position else None
+        self.place = nn.Linear(POSITION_WIDTH, hidden) if config.position else None
+        self.mlp = nn.Sequential(nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, spec.width))
+
+    def forward(self, levels: Sequence[Tensor], masks: MaskBatch) -> tuple[Tensor, Tensor]:
+        """Pool and project.
+
+        Args:
+            levels: One float[B, N, C] per entry of ``self.levels``.
+            masks: The masks of the same camera.
+
+        Returns:
+            Tokens float[B, M, D], and bool[B, M] which is False for padding and for empty masks.
+        """
+        weights_BMN, area_BM = self.patch_weights(masks.masks_BMHW)
+        sum_BMW = 0
+        for feature_BNC, norm, linear in zip(levels, self.norms, self.linears, strict=True):
+            sum_BMW = sum_BMW + linear(norm(masked_mean(feature_BNC, weights_BMN)))
+        if self.position is not None:
+            sum_BMW = sum_BMW + self.place(self.position(centroid(masks.masks_BMHW)))
+        return self.mlp(sum_BMW), masks.valid_BM & (area_BM > 0)
+
+    def patch_weights(self, masks_BMHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Share of each patch in each mask: float[B, M, N] that sums to 1 (to 0 for an empty mask), and the area."""
+        covered_BMN = nn.functional.adaptive_avg_pool2d(masks_BMHW.float(), self.grid).flatten(2)
+        area_BM = covered_BMN.sum(-1)
+        return covered_BMN / area_BM.clamp(min=1e-12)[..., None], area_BM
+
+
+def masked_mean(feature_BNC: Tensor, weights_BMN: Tensor) -> Tensor:
+    """float32[B, M, C]: the mean under each mask, in float32 also where the model runs in bfloat16."""
+    with torch.autocast(feature_BNC.device.type, enabled=False):
+        return weights_BMN @ feature_BNC.float()
+
+
+def _checked(levels: Sequence[float]) -> tuple[float, ...]:
+    if not levels or not all(0.0 < level <= 1.0 for level in levels):
+        raise UserError(
+            f"The pixel encoder's levels are {list(levels)}; expected at least one depth fraction in (0, 1], "
+            "such as [0.25, 0.5, 0.75, 1.0]. Correct `pixel_encoder.levels` in the recipe."
+        )
+    return tuple(levels)

@@ -1,0 +1,158 @@
+"""PixelVLA: a base model behind the seam, with pixel-aware and prompt-aware tokens inserted and an action head on top.
+
+Shapes: B batch, H horizon, A action dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pixelvla_core.errors import ContractError, UserError, suggest
+from pixelvla_core.model.collate import collate_actions, collate_masks, collate_prompts
+from pixelvla_core.seam.backbone import BackboneAdapter
+from pixelvla_core.seam.batch import Batch, Features, Sample
+from pixelvla_core.seam.prefix import Past, Prefix
+
+if TYPE_CHECKING:
+    from pixelvla_core.contract import ActionContract
+
+SPLICES = ("after_image", "in_text")
+
+
+class PixelVLA(nn.Module):
+    """A pixel-aware model around somebody's base model.
+
+    Args:
+        backbone: The adapter; its ``module`` becomes the submodule ``base``, with the names it has.
+        head: Turns hidden states, or what else the backbone provides, into actions.
+        pixel_encoder: Masks to tokens; None reads no masks.
+        prompt_encoder: Prompts to tokens or to paint; None reads no prompts.
+        splice: "after_image": image, pixel, prompt, text (Fig. 2 of the paper). "in_text": behind the instruction,
+            which then ends in ", refer to" (appendix A.1).
+        contract: Maps actions to [-1, 1] and back; without one, actions stay as they are and ``act`` is refused.
+        camera: The camera that a data set or environment with a single image fills; the backbone's first by default.
+    """
+
+    def __init__(
+        self,
+        backbone: BackboneAdapter,
+        head: nn.Module,
+        *,
+        pixel_encoder: nn.Module | None = None,
+        prompt_encoder: nn.Module | None = None,
+        splice: str = "after_image",
+        contract: ActionContract | None = None,
+        camera: str | None = None,
+    ) -> None:
+        super().__init__()
+        if splice not in SPLICES:
+            raise UserError(f"splice is {splice!r}; expected one of {', '.join(SPLICES)}.{suggest(splice, SPLICES)}")
+        # Not as a submodule: an adapter that is itself a module would give every weight of the base a second name.
+        object.__setattr__(self, "backbone", backbone)
+        self.base = backbone.module
+        self.head = head
+        self.pixel_encoder = pixel_encoder
+        self.prompt_encoder = prompt_encoder
+        self.splice = splice
+        self.contract = contract
+        self.camera = camera or backbone.spec.cameras[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base's weights are."""
+        return next(self.base.parameters()).device
+
+    def collate(self, samples: Sequence[Sample], *, train: bool) -> Batch:
+        """Turn samples into a batch on the CPU: paint, tokenise, then let prompts, masks and actions follow."""
+        samples = [self._prepared(sample) for sample in samples]
+        batch = self.backbone.collate(samples, train=train)
+        batch = replace(batch, keys=tuple(sample.key for sample in samples), **self._annotations(samples, batch))
+        if any(sample.actions is None for sample in samples):
+            return batch
+        actions_BHA, valid_BH = collate_actions([s.actions for s in samples], [s.action_valid for s in samples])
+        if self.contract is not None:
+            actions_BHA = self.contract.normalize(actions_BHA)
+        return replace(batch, actions_BHA=actions_BHA, action_valid_BH=valid_BH)
+
+    def features(self, batch: Batch) -> Features:
+        """The base's one vision pass, with the levels that the pixel encoder reads."""
+        return self.backbone.features(batch, () if self.pixel_encoder is None else self.pixel_encoder.levels)
+
+    def prefix(self, batch: Batch, features: Features | None = None) -> Prefix:
+        """What the transformer reads: the base's own tokens, and the spans "pixel" and "prompt" of each camera."""
+        features = self.features(batch) if features is None else features
+        prefix = self.backbone.prefix(batch, features)
+        for camera in self.backbone.spec.cameras:
+            after = f"image:{camera}" if self.splice == "after_image" else "instruction"
+            # Each goes right behind the image or instruction, so what shall come first is inserted last.
+            if self.prompt_encoder is not None and camera in batch.prompts:
+                prefix = prefix.insert(f"prompt:{camera}", *self.prompt_encoder(batch.prompts[camera]), after=after)
+            if self.pixel_encoder is not None and camera in batch.masks:
+                tokens, valid = self.pixel_encoder(features.levels[camera], batch.masks[camera])
+                prefix = prefix.insert(f"pixel:{camera}", tokens, valid, after=after)
+        return prefix
+
+    @torch.no_grad()
+    def prefill(self, batch: Batch, features: Features | None = None) -> Past:
+        """What a frozen prefix leaves behind for the head's queries; computed without autograd."""
+        return self.backbone.prefill(self.prefix(batch, features))
+
+    def loss(self, batch: Batch, *, features: Features | None = None, past: Past | None = None) -> Tensor:
+        """The head's training loss, a scalar.
+
+        Args:
+            features: A vision pass made before, if the vision tower is frozen.
+            past: The outcome of ``prefill``, if everything but the head is frozen.
+        """
+        prefix = self.prefix(batch, features) if past is None else None
+        return self.head.loss(self.backbone, prefix, batch, past=past)
+
+    forward = loss  # so that DDP and FSDP wrap the loss
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Tensor:
+        """Normalised actions, float[B, H, A]."""
+        return self.head.act(self.backbone, self.prefix(batch), batch)
+
+    def act(self, samples: Sequence[Sample]) -> np.ndarray:
+        """Actions in physical units, float32[B, H, A]; put the model into eval mode first.
+
+        Raises:
+            ContractError: there is no action contract.
+        """
+        if self.contract is None:
+            raise ContractError(
+                "This model has no action contract, so its outputs cannot be turned into physical units. Load a "
+                "trained checkpoint, which carries one, or give the contract of the data to `assemble`."
+            )
+        normalised_BHA = self.predict(self.collate(samples, train=False).to(self.device))
+        return self.contract.unnormalize(normalised_BHA.float().cpu().numpy())
+
+    def _prepared(self, sample: Sample) -> Sample:
+        if self.prompt_encoder is not None:
+            sample = self.prompt_encoder.paint(sample)
+        if self.splice == "in_text" and self._adds_tokens(sample):
+            sample = replace(sample, instruction=f"{sample.instruction}, refer to")
+        return sample
+
+    def _adds_tokens(self, sample: Sample) -> bool:
+        pixel = self.pixel_encoder is not None and any(len(masks) for masks in sample.masks.values())
+        tokens = self.prompt_encoder is not None and not self.prompt_encoder.paints
+        return pixel or (tokens and any(sample.prompts.values()))
+
+    def _annotations(self, samples: Sequence[Sample], batch: Batch) -> dict[str, dict]:
+        """The batch's ``prompts`` and ``masks``; a camera without any is left out."""
+        grid, prompts, masks = self.backbone.spec.grid, {}, {}
+        for camera, geometry in batch.geometry.items():
+            prompts[camera] = collate_prompts([s.prompts.get(camera, ()) for s in samples], geometry, grid)
+            masks[camera] = collate_masks([s.masks.get(camera) for s in samples], geometry, grid)
+        return {
+            "prompts": {camera: found for camera, found in prompts.items() if found is not None},
+            "masks": {camera: found for camera, found in masks.items() if found is not None},
+        }
