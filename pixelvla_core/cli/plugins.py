@@ -24,9 +24,9 @@ def plugins(ctx: click.Context) -> None:
 @click.argument("name")
 def check(name: str) -> None:
     """Run the conformance suite on backbone NAME."""
-    from pixelvla_core.testing import check_backbone
-
     component = PluginManager.load().registry.get("backbone", name)
+    from pixelvla_core.testing import check_backbone  # after the look-up: it imports torch
+
     check_backbone(component)
     click.echo(f"Backbone {name!r} keeps the contract.")
 

@@ -18,8 +18,11 @@ def train(recipe: tuple[str, ...], out: Path, resume: bool) -> None:
     With --resume and no RECIPE, the recipe saved with the run is used.
     """
     from pixelvla_core.recipe import compose, load_recipe, split_arguments
-    from pixelvla_core.train.run import train as run
 
     names, overrides = split_arguments(recipe)
+    if not names and not resume:
+        raise click.UsageError("Missing argument 'RECIPE'; `pixelvla recipe list` shows what there is.")
     resolved = load_recipe(out / "recipe.yaml", overrides) if resume and not names else compose(names, overrides)
+    from pixelvla_core.train.run import train as run  # after the recipe's checks: it imports torch
+
     run(resolved, out, resume)
