@@ -24,8 +24,8 @@ def list_recipes() -> None:
 @recipe.command()
 @click.argument("names", nargs=-1, required=True, metavar="RECIPE [LAYER]... [KEY=VALUE]...")
 def show(names: tuple[str, ...]) -> None:
-    """Print the resolved and validated recipe as YAML."""
+    """Print the resolved and validated recipe as YAML; ??? marks what only you can give."""
     from pixelvla_core.recipe import compose, split_arguments, to_yaml
 
     layers, overrides = split_arguments(names)
-    click.echo(to_yaml(compose(layers, overrides)), nl=False)
+    click.echo(to_yaml(compose(layers, overrides, allow_missing=True)), nl=False)

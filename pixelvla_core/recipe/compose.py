@@ -49,6 +49,8 @@ def compose(
     overrides: Sequence[str] = (),
     dirs: Sequence[Path] | None = None,
     registry: Registry | None = None,
+    *,
+    allow_missing: bool = False,
 ) -> Recipe:
     """Return the recipe that layers and overrides come to.
 
@@ -57,6 +59,7 @@ def compose(
         overrides: ``key=value`` with a dotted key and a YAML value; they win over every layer.
         dirs: the recipe folders; by default core's own and those of every plugin.
         registry: where parts are looked up; by default every installed one.
+        allow_missing: keep ``???``, the mark of what only the user can give, instead of refusing it; to look at only.
 
     Raises:
         RecipeError: an unknown layer or key, a value out of range, layers in an order that loses one of them, or parts
@@ -70,7 +73,7 @@ def compose(
     groups = [expand(name, dirs) for name in names]
     content = _lay_all(groups)
     check_effect(groups, content, _lay_all)
-    content = _resolve(lay(content, _parse(overrides)))
+    content = _resolve(lay(content, _parse(overrides)), allow_missing)
     return _check_parts(construct(Recipe, content), registry)
 
 
@@ -140,10 +143,12 @@ def _parse(overrides: Sequence[str]) -> Plain:
         raise RecipeError(f"The overrides {' '.join(overrides)} cannot be read: {reason}. Values are YAML.") from error
 
 
-def _resolve(content: Plain) -> Plain:
-    """Resolve ``${...}``, and refuse ``???``, OmegaConf's mark for what only the user can know."""
+def _resolve(content: Plain, allow_missing: bool) -> Plain:
+    """Resolve ``${...}``, and refuse ``???``, OmegaConf's mark for what only the user can give."""
     try:
-        resolved: Any = OmegaConf.to_container(OmegaConf.create(content), resolve=True, throw_on_missing=True)
+        resolved: Any = OmegaConf.to_container(
+            OmegaConf.create(content), resolve=True, throw_on_missing=not allow_missing
+        )
         return resolved
     except MissingMandatoryValue as error:
         raise RecipeError(f"{error.full_key} has no default; give it as {error.full_key}=VALUE.") from error

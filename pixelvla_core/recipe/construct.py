@@ -13,14 +13,14 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pixelvla_core.errors import RecipeError, suggest
+from pixelvla_core.errors import RecipeError, UserError, suggest
 
 
 def construct[T](cls: type[T], data: Any, path: str = "") -> T:
     """Build a dataclass from a mapping.
 
     Args:
-        cls: the dataclass; its ``__post_init__`` may raise ValueError, best with the field's name as the first word.
+        cls: the dataclass; its ``__post_init__`` may raise ValueError or a UserError, best with the field's name as the first word.
         data: a mapping with the dataclass's fields as keys.
         path: the key in the recipe where the mapping stands, for messages.
 
@@ -40,7 +40,7 @@ def construct[T](cls: type[T], data: Any, path: str = "") -> T:
             raise RecipeError(f"{join(path, field.name)} is missing; give it in a layer or as {field.name}=VALUE.")
     try:
         return cls(**values)
-    except ValueError as error:
+    except (ValueError, UserError) as error:
         raise RecipeError(_located(str(error), path, known)) from error
 
 

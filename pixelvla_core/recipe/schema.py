@@ -102,6 +102,7 @@ class Stage:
     Attributes:
         train: groups that learn; everything else is frozen. pixel, prompt, head (with its queries) and lora are ours;
             vision, projector, llm, expert and action_io are the base model's.
+        objective: head (the action head's loss) or native (the base model's own).
         steps: optimizer steps. batch_size: samples per forward pass and process; grad_accum: passes per step.
         schedule: of the learning rate after ``warmup_steps`` of linear rise: constant, linear or cosine (to zero).
         precision: of the computation: float32 or bfloat16.
@@ -114,6 +115,7 @@ class Stage:
     steps: int
     batch_size: int = 32
     lr: float = 5e-4
+    objective: str = "head"
     weight_decay: float = 0.0
     warmup_steps: int = 0
     schedule: str = "constant"
@@ -131,6 +133,7 @@ class Stage:
         check(len(self.train) > 0, f"train is empty; list what learns: {', '.join((*OWN_GROUPS, *BASE_GROUPS))}")
         for group in self.train:
             check_choice("train", group, (*OWN_GROUPS, *BASE_GROUPS))
+        check_choice("objective", self.objective, ("head", "native"))
         check_choice("schedule", self.schedule, ("constant", "linear", "cosine"))
         check_choice("precision", self.precision, ("float32", "bfloat16"))
         check_choice("cache", self.cache, ("none", "features", "hidden"))
@@ -221,6 +224,7 @@ class Recipe:
         for name in self.run:
             check(name in self.stages, self._unknown_stage(name))
             self._check_groups(name, self.stages[name])
+        check(not self.run or self.head is not None, "run has stages, but the recipe has no head; add a layer: head/l1")
 
     def _unknown_stage(self, name: str) -> str:
         known = ", ".join(self.stages) or "none"
