@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pixelvla_core.errors import ContractError, UserError, suggest
 from pixelvla_core.model.collate import collate_actions, collate_masks, collate_prompts
+from pixelvla_core.model.freeze import set_mode
 from pixelvla_core.seam.backbone import BackboneAdapter
 from pixelvla_core.seam.batch import Batch, Features, Sample
 from pixelvla_core.seam.prefix import Past, Prefix
@@ -36,7 +37,6 @@ class PixelVLA(nn.Module):
         splice: "after_image": image, pixel, prompt, text (Fig. 2 of the paper). "in_text": behind the instruction,
             which then ends in ", refer to" (appendix A.1).
         contract: Maps actions to [-1, 1] and back; without one, actions stay as they are and ``act`` is refused.
-        camera: The camera that a data set or environment with a single image fills; the backbone's first by default.
     """
 
     def __init__(
@@ -48,7 +48,6 @@ class PixelVLA(nn.Module):
         prompt_encoder: nn.Module | None = None,
         splice: str = "after_image",
         contract: ActionContract | None = None,
-        camera: str | None = None,
     ) -> None:
         super().__init__()
         if splice not in SPLICES:
@@ -61,12 +60,22 @@ class PixelVLA(nn.Module):
         self.prompt_encoder = prompt_encoder
         self.splice = splice
         self.contract = contract
-        self.camera = camera or backbone.spec.cameras[0]
+
+    @property
+    def camera(self) -> str:
+        """The camera that a data set or an environment with a single image fills: the backbone's first."""
+        return self.backbone.spec.cameras[0]
 
     @property
     def device(self) -> torch.device:
         """Where the base's weights are."""
         return next(self.base.parameters()).device
+
+    def train(self, mode: bool = True) -> PixelVLA:
+        """Training mode for what trains; what is frozen in the base stays in eval mode, its dropout off."""
+        super().train(mode)
+        set_mode(self.base, mode)
+        return self
 
     def collate(self, samples: Sequence[Sample], *, train: bool) -> Batch:
         """Turn samples into a batch on the CPU: paint, tokenise, then let prompts, masks and actions follow."""

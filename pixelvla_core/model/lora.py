@@ -1,0 +1,148 @@
+"""LoRA on the base model, by peft: injected once, an identity until it is trained, merged only after a parity check.
+
+The base's parameters keep their names except for ".base_layer", which peft puts before the last part of an adapted
+layer's name; ``base_name`` takes it out again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from pixelvla_core.errors import RecipeError, UserError
+
+_WRAPPED = ".base_layer."
+
+
+def is_lora(name: str) -> bool:
+    """Whether a parameter belongs to LoRA rather than to the base."""
+    return ".lora_" in name
+
+
+def base_name(name: str) -> str:
+    """The base's own name of one of its parameters, whether its layer is adapted or not."""
+    return name.replace(_WRAPPED, ".")
+
+
+def base_state_dict(module: nn.Module) -> dict[str, Tensor]:
+    """The base's state dict under its own names, without LoRA's tensors."""
+    return {base_name(name): tensor for name, tensor in module.state_dict().items() if not is_lora(name)}
+
+
+def inject(
+    module: nn.Module, patterns: Iterable[str], *, rank: int, alpha: float, dropout: float = 0.0, seed: int = 0
+) -> list[str]:
+    """Put LoRA on every linear layer whose weight's name one of the patterns full-matches.
+
+    B starts at zero, so the model computes exactly what it did before.
+
+    Args:
+        module: The base model; changed in place. Its own parameters no longer require gradients.
+        patterns: Regular expressions over parameter names, such as ``spec.groups["llm"]``.
+        rank: r. alpha: The update is scaled by alpha / r. dropout: On LoRA's input, while training.
+        seed: Of A's random start.
+
+    Returns:
+        The names of the adapted layers.
+
+    Raises:
+        RecipeError: no linear layer matches, or the base is adapted already.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    if any(is_lora(name) for name, _ in module.named_parameters()):
+        raise RecipeError(
+            "The base model has LoRA layers already; they are injected once, stages only train or freeze them."
+        )
+    targets = linear_layers(module, patterns)
+    if not targets:
+        raise RecipeError(
+            f"LoRA shall adapt the linear layers under {sorted(patterns)}, but the base has none there. "
+            "Choose other groups in `lora.groups`, or set `lora.rank=0`."
+        )
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=_exactly(targets))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, module)
+    return targets
+
+
+def linear_layers(module: nn.Module, patterns: Iterable[str]) -> list[str]:
+    """Names of the linear layers whose weight is in one of the groups."""
+    compiled = [re.compile(pattern) for pattern in patterns]
+    linear = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
+    return [name for name in linear if any(pattern.fullmatch(f"{name}.weight") for pattern in compiled)]
+
+
+def _exactly(targets: list[str]) -> str:
+    """A regular expression for just these names; peft would match a list of names by their ends."""
+    return "|".join(map(re.escape, targets))
+
+
+def layers(module: nn.Module) -> dict[str, nn.Module]:
+    """The adapted layers by name."""
+    from peft.tuners.lora import LoraLayer
+
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, LoraLayer)}
+
+
+def merge(module: nn.Module, probe: Callable[[], Tensor], *, tolerance: float = 1e-3) -> float:
+    """Add LoRA's update to the base's weights, and take it out again if that changes what the model computes.
+
+    Args:
+        probe: Computes an output of the model, the same at every call (eval mode, fixed input).
+        tolerance: Largest difference allowed, relative to the largest output.
+
+    Returns:
+        The largest difference measured, relative to the largest output.
+
+    Raises:
+        UserError: the base is quantised, or the outputs differ by more than the tolerance.
+    """
+    found = layers(module)
+    if not all(layer.get_base_layer().weight.is_floating_point() for layer in found.values()):
+        raise UserError("LoRA cannot be merged into quantised base weights. Load the base without `quantize`.")
+    with torch.no_grad():
+        before = probe().float()
+        originals = {name: layer.get_base_layer().weight.detach().clone() for name, layer in found.items()}
+        for layer in found.values():
+            layer.merge(safe_merge=True)
+        after = probe().float()
+    difference = ((after - before).abs().max() / before.abs().max().clamp(min=1e-12)).item()
+    if not difference <= tolerance:
+        _restore(found, originals)
+        raise UserError(
+            f"Merging LoRA changes the model's output by {difference:.2e} of its size, more than {tolerance:.0e}; "
+            "nothing was merged. Merge in a wider type (dtype=float32), or keep LoRA beside the base."
+        )
+    return difference
+
+
+def _restore(found: dict[str, nn.Module], originals: dict[str, Tensor]) -> None:
+    """Take the update out and put the original bits back, which subtracting alone would not give."""
+    for name, layer in found.items():
+        layer.unmerge()
+        layer.get_base_layer().weight.data.copy_(originals[name])
+
+
+def unmerge(module: nn.Module) -> None:
+    """Take LoRA's update out of the base's weights again (equal up to rounding)."""
+    for layer in layers(module).values():
+        layer.unmerge()
+
+
+@contextmanager
+def detached(module: nn.Module) -> Iterator[nn.Module]:
+    """Put the base's own layers back in place for a while, so that it can be saved in its own layout."""
+    found = layers(module)
+    for name, layer in found.items():
+        module.set_submodule(name, layer.get_base_layer())
+    try:
+        yield module
+    finally:
+        for name, layer in found.items():
+            module.set_submodule(name, layer)
