@@ -1,0 +1,115 @@
+"""Visual prompts derived from a mask, as a person might give them: on the object, away from its edge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from pixelvla_core.errors import DataError, suggest
+from pixelvla_core.prompts import Box, Line, Mask, Point, Prompt
+
+_STROKES = 4
+"""How many strokes are tried; the longest that stays on the object is kept."""
+
+
+def derive_prompt(mask: np.ndarray, kind: str, rng: np.random.Generator) -> Prompt:
+    """Derive one prompt from a mask.
+
+    Args:
+        mask: bool[H, W], not empty.
+        kind: "point" (inside, in the inner half of the object's depth), "line" (a stroke that stays inside), "box"
+            (the pixels' outer edges) or "mask".
+        rng: the only source of randomness.
+
+    Raises:
+        DataError: the mask is empty or the kind unknown.
+    """
+    if kind not in _DERIVE:
+        raise DataError(f"There is no prompt kind {kind!r}.{suggest(kind, _DERIVE)} Known: {', '.join(_DERIVE)}.")
+    if not mask.any():
+        raise DataError(f"A {kind} was asked for on an empty mask. Skip frames on which the target is not visible.")
+    return _DERIVE[kind](mask, rng)
+
+
+def depth(mask: np.ndarray) -> np.ndarray:
+    """Return int[H, W]: steps up, down, left or right from each set pixel to the nearest one that is not (0 outside).
+
+    Beyond the array counts as outside. Exact, by two passes along each axis.
+    """
+    distance = np.pad(np.where(mask, mask.size, 0), 1)
+    for axis in (0, 1):
+        steps = np.arange(distance.shape[axis]).reshape(-1, 1) if axis == 0 else np.arange(distance.shape[axis])
+        ahead = np.minimum.accumulate(distance - steps, axis) + steps
+        behind = np.flip(np.minimum.accumulate(np.flip(distance + steps, axis), axis), axis) - steps
+        distance = np.minimum(ahead, behind)
+    return distance[1:-1, 1:-1]
+
+
+def _extent(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """First and past-the-last row and column that hold a set pixel."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+
+
+def _inner(mask: np.ndarray) -> np.ndarray:
+    """Rows and columns int[M, 2] of the pixels in the inner half of the mask's depth."""
+    top, bottom, left, right = _extent(mask)
+    depths = depth(mask[top:bottom, left:right])
+    return np.argwhere(depths * 2 >= max(2, depths.max())) + (top, left)
+
+
+def _centre(pixel: np.ndarray, shape: tuple[int, int]) -> tuple[float, float]:
+    return float((pixel[1] + 0.5) / shape[1]), float((pixel[0] + 0.5) / shape[0])
+
+
+def _point(mask: np.ndarray, rng: np.random.Generator) -> Point:
+    inner = _inner(mask)
+    return Point(*_centre(inner[rng.integers(len(inner))], mask.shape))
+
+
+def _line(mask: np.ndarray, rng: np.random.Generator) -> Line:
+    inner = _inner(mask)
+    pairs = inner[rng.integers(len(inner), size=(_STROKES, 2))]
+    lengths = np.abs(pairs[:, 0] - pairs[:, 1]).sum(1)
+    for index in np.argsort(-lengths, kind="stable"):
+        start, end = pairs[index]
+        if lengths[index] and mask[tuple(crossed(start, end).T)].all():
+            return Line((_centre(start, mask.shape), _centre(end, mask.shape)))
+    return _dash(pairs[0, 0], mask.shape)
+
+
+def _dash(pixel: np.ndarray, shape: tuple[int, int]) -> Line:
+    """A stroke within one pixel, for objects too thin for a longer one."""
+    y = float((pixel[0] + 0.5) / shape[0])
+    return Line(((float((pixel[1] + 0.25) / shape[1]), y), (float((pixel[1] + 0.75) / shape[1]), y)))
+
+
+def crossed(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Return int[M, 2]: rows and columns of all pixels that the segment between two pixels' centres passes through."""
+    step = (end - start).astype(float)
+    times = [np.zeros(1), np.ones(1)]
+    for axis in (0, 1):
+        if step[axis]:
+            times.append((np.arange(abs(int(step[axis]))) + 0.5) / abs(step[axis]))
+    times = np.sort(np.concatenate(times))
+    middle = (times[:-1] + times[1:]) / 2
+    return np.floor(start + 0.5 + middle[:, None] * step).astype(int)
+
+
+def _box(mask: np.ndarray, rng: np.random.Generator) -> Box:
+    top, bottom, left, right = _extent(mask)
+    height, width = mask.shape
+    return Box(left / width, top / height, right / width, bottom / height)
+
+
+def _mask(mask: np.ndarray, rng: np.random.Generator) -> Mask:
+    return Mask(mask)
+
+
+_DERIVE: dict[str, Callable[[np.ndarray, np.random.Generator], Prompt]] = {
+    "point": _point,
+    "line": _line,
+    "box": _box,
+    "mask": _mask,
+}

@@ -1,0 +1,1 @@
+"""What core asks of a dataset, and how prompts are drawn from annotations while training."""

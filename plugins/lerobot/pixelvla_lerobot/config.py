@@ -1,0 +1,79 @@
+"""Options of the ``lerobot`` dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pixelvla_core.errors import RecipeError, suggest
+
+FRAMES = ("first", "current")
+
+
+@dataclass
+class LeRobotConfig:
+    """Where the data is, which of it is used, and how prompts are drawn while training.
+
+    Attributes:
+        root: Folder of the dataset (the one that holds ``meta/info.json``).
+        repo_id: Its name on the Hub; needed only without ``root``.
+        revision: Branch, tag or commit on the Hub.
+        camera: Camera name, with or without ``observation.images.`` in front.
+        annotations: Folder of the annotation sidecar; without one, all samples are text only.
+        episodes: Use only these episodes.
+        prompts: Weight of each prompt kind: none, point, line, box, mask, or mixtures such as ``point+box``.
+        prompt_frame: Derive prompts from the mask on the ``first`` frame of the episode, or on the ``current`` one.
+        mask_frame: The same for the pixel-aware mask: ``first`` (as a tracker that holds) or ``current``.
+        mask_probability: How often a sample with a prompt has the mask as well.
+        allow_missing: Give text-only samples where annotations are missing instead of refusing the dataset.
+        image_size: Store frames resized to this square (bicubic, aspect ratio not kept); as recorded if left out.
+        skip_corrupt: Leave out episodes whose images cannot be read instead of refusing the dataset.
+        workers: Threads that decode.
+        cache: Folder of decoded frames; the user's cache folder if left out.
+        action_names: Names of the action dimensions, where the dataset has none or wrong ones.
+        rule: Normalisation rule of the action contract: q99, min_max or mean_std.
+        gripper_open: Value of an open gripper in the actions; inferred from the data if left out.
+        gripper_closed: Value of a closed gripper; inferred if left out.
+        rotation: Rotation representation, such as ``euler_xyz_delta``; inferred from the names if left out.
+        frame: Coordinate frame of the actions.
+        orientation: How the stored images were turned: upright, rotate180 or flip_vertical.
+    """
+
+    root: str | None = None
+    repo_id: str | None = None
+    revision: str | None = None
+    camera: str = "front"
+    annotations: str | None = None
+    episodes: list[int] | None = None
+    prompts: dict[str, float] = field(
+        default_factory=lambda: {"none": 1.0, "point": 1.0, "line": 1.0, "box": 1.0, "mask": 1.0}
+    )
+    prompt_frame: str = "first"
+    mask_frame: str = "current"
+    mask_probability: float = 1.0
+    allow_missing: bool = False
+    image_size: int | None = None
+    skip_corrupt: bool = False
+    workers: int = 2
+    cache: str | None = None
+    action_names: list[str] | None = None
+    rule: str = "q99"
+    gripper_open: float | None = None
+    gripper_closed: float | None = None
+    rotation: str | None = None
+    frame: str = "base"
+    orientation: str = "upright"
+
+    def __post_init__(self) -> None:
+        if not self.root and not self.repo_id:
+            raise RecipeError(
+                "The lerobot dataset has neither root nor repo_id. Set root to its folder on this machine."
+            )
+        for name in ("prompt_frame", "mask_frame"):
+            if (value := getattr(self, name)) not in FRAMES:
+                raise RecipeError(f"{name} is {value!r}.{suggest(value, FRAMES)} Expected one of {', '.join(FRAMES)}.")
+        if not 0 <= self.mask_probability <= 1:
+            raise RecipeError(f"mask_probability is {self.mask_probability}; expected a number from 0 to 1.")
+        if self.image_size is not None and self.image_size < 1:
+            raise RecipeError(f"image_size is {self.image_size}; expected a number of pixels, or nothing.")
+        if self.workers < 1:
+            raise RecipeError(f"workers is {self.workers}; expected at least 1.")
