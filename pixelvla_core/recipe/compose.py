@@ -73,7 +73,8 @@ def compose(
     groups = [expand(name, dirs) for name in names]
     content = _lay_all(groups)
     check_effect(groups, content, _lay_all)
-    content = _resolve(lay(content, _parse(overrides)), allow_missing)
+    # The defaults go beneath, so that ${action.normalization} can be asked for where no layer sets it.
+    content = _resolve(lay(to_plain(Recipe()), lay(content, _parse(overrides))), allow_missing)
     return _check_parts(construct(Recipe, content), registry)
 
 

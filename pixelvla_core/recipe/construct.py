@@ -20,7 +20,7 @@ def construct[T](cls: type[T], data: Any, path: str = "") -> T:
     """Build a dataclass from a mapping.
 
     Args:
-        cls: the dataclass; its ``__post_init__`` may raise ValueError or a UserError, best with the field's name as the first word.
+        cls: the dataclass; what its ``__post_init__`` raises should begin with the name of the field.
         data: a mapping with the dataclass's fields as keys.
         path: the key in the recipe where the mapping stands, for messages.
 
