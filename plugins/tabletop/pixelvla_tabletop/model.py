@@ -60,14 +60,14 @@ def _options(spec: mujoco.MjSpec) -> None:
     spec.visual.quality.offsamples = 4
     spec.visual.quality.numslices, spec.visual.quality.numstacks, spec.visual.quality.numquads = 16, 8, 1
     spec.visual.quality.shadowsize = 512
-    spec.visual.map.znear, spec.visual.map.shadowclip = 0.05, 0.8
+    spec.visual.map.znear, spec.visual.map.shadowclip = 0.05, 1.0
     spec.stat.extent = 0.7
     spec.stat.center = (0.0, 0.0, 0.0)
 
 
 def _look(spec: mujoco.MjSpec, look: Look, seed: int) -> None:
     spec.visual.headlight.ambient = (look.ambient,) * 3
-    spec.visual.headlight.diffuse = (0.18, 0.18, 0.18)
+    spec.visual.headlight.diffuse = (0.30, 0.30, 0.30)
     spec.visual.headlight.specular = (0.0, 0.0, 0.0)
     spec.worldbody.add_light(
         type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
@@ -120,14 +120,8 @@ def _material(spec: mujoco.MjSpec, name: str, pattern: str, colour: tuple[float,
     if pattern == "plain":
         material.rgba = (*colour, 1)
         return
-    spec.add_texture(
-        name=name,
-        type=mujoco.mjtTexture.mjTEXTURE_2D,
-        width=SIZE,
-        height=SIZE,
-        nchannel=3,
-        data=texture(pattern, colour, seed).tobytes(),
-    )
+    picture = spec.add_texture(name=name, type=mujoco.mjtTexture.mjTEXTURE_2D, width=SIZE, height=SIZE, nchannel=3)
+    picture.data = texture(pattern, colour, seed).tobytes()
     textures = [""] * mujoco.mjtTextureRole.mjNTEXROLE
     textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = name
     material.textures = textures

@@ -50,7 +50,7 @@ class Look:
 
     camera_offset: tuple[float, float, float] = (0.0, 0.0, 0.0)  # azimuth, elevation (radians), distance (metres)
     light_direction: tuple[float, float, float] = (0.06, -0.04, -1.0)
-    light_colour: tuple[float, float, float] = (0.62, 0.62, 0.62)
+    light_colour: tuple[float, float, float] = (0.50, 0.50, 0.50)
     ambient: float = 0.38
     floor: str = "plain"
     floor_colour: tuple[float, float, float] = (0.28, 0.31, 0.35)
@@ -194,7 +194,7 @@ def _draw_reference(rng: np.random.Generator, items: tuple[Item, ...]) -> int | 
 def _draw_start(rng: np.random.Generator) -> tuple[float, float, float, float, float, float]:
     """Where the gripper starts: anywhere above the table, slightly tilted and turned."""
     low = np.array([-0.14, -0.14, 0.13, -0.1, -0.1, -0.25])
-    high = np.array([0.06, 0.14, 0.20, 0.1, 0.1, 0.25])
+    high = np.array([0.04, 0.14, 0.19, 0.1, 0.1, 0.25])
     x, y, z, roll, pitch, yaw = (float(v) for v in rng.uniform(low, high))
     return x, y, z, roll, pitch, yaw
 
@@ -210,7 +210,7 @@ def _shuffled(rng: np.random.Generator, scene: Scene) -> Scene:
 def _draw_look(rng: np.random.Generator, axis: str | None) -> Look:
     look = Look(
         light_direction=(float(rng.uniform(-0.08, 0.12)), float(rng.uniform(-0.1, 0.1)), -1.0),
-        light_colour=_grey(float(rng.uniform(0.57, 0.67))),
+        light_colour=_grey(float(rng.uniform(0.45, 0.55))),
         table_colour=_jitter(rng, (0.80, 0.76, 0.69), 0.03),
         floor_colour=_jitter(rng, (0.28, 0.31, 0.35), 0.03),
     )

@@ -1,0 +1,209 @@
+"""Record demonstrations as a LeRobotDataset v3, with the exact masks beside it.
+
+Episodes are simulated in worker processes and written by one. Pictures are stored as PNG inside the parquet files rather than as
+video: `bench/tabletop_record.py` has the measurement behind that choice.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import shutil
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelvla_core.errors import UserError
+
+from . import spec
+from .demonstrate import Demonstration, Job, demonstrate
+
+if TYPE_CHECKING:
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+IMAGE_KEY = f"observation.images.{spec.CAMERA}"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a recording produced: the dataset's folder, the masks' file, and how many episodes, frames and failures there were."""
+
+    folder: Path
+    masks: Path
+    episodes: int
+    frames: int
+    failed: int
+
+
+def record(
+    out: str | Path,
+    episodes: int,
+    tasks: Sequence[str] = spec.TASKS,
+    split: str = "train",
+    seed: int = 0,
+    image_size: int = spec.IMAGE_SIZE,
+    workers: int = 2,
+    noise: float = 0.0,
+    axis: str | None = None,
+    progress: bool = False,
+) -> Recorded:
+    """Record successful demonstrations into a new folder.
+
+    The result depends on the arguments alone, not on ``workers`` or timing: episode after episode takes the next seed and the next
+    task in turn, and one that fails is left out.
+
+    Args:
+        out: the dataset's folder, which must not exist; the masks go to ``OUT.masks.jsonl`` beside it.
+        episodes: how many to keep.
+        noise: how strongly the execution is disturbed, see `demonstrate.disturbed`; 0.3 is a good value.
+        progress: print a line now and then.
+
+    Raises:
+        UserError: the folder exists, or an argument makes no sense.
+    """
+    out = Path(out)
+    _check(out, episodes, workers, noise)
+    jobs = (
+        Job(task, split, axis, seed + index, image_size, noise) for index, task in enumerate(itertools.cycle(tasks))
+    )
+    frames = failed = kept = 0
+    with _staged(out) as staged, open(_masks_path(staged), "w") as masks:
+        dataset = _create(staged, image_size)
+        for demonstration in _played(jobs, workers):
+            if not demonstration.success:
+                failed += 1
+                _check_failures(failed, kept)
+                continue
+            _add(dataset, demonstration)
+            masks.write(json.dumps(masks_row(kept, demonstration)) + "\n")
+            kept, frames = kept + 1, frames + len(demonstration.actions)
+            if progress and (kept % 50 == 0 or kept == episodes):
+                print(f"recorded {kept}/{episodes} episodes, {frames} frames, {failed} failed and left out", flush=True)
+            if kept == episodes:
+                break
+        dataset.finalize()
+    return Recorded(out, _masks_path(out), kept, frames, failed)
+
+
+def masks_row(episode: int, demonstration: Demonstration) -> dict[str, Any]:
+    """Return one line of ``OUT.masks.jsonl``: texts, facts and per frame the masks as COCO RLE counts (None: not visible)."""
+    facts = demonstration.facts
+    height, width = demonstration.images.shape[1:3]
+    return {
+        "episode": episode,
+        "camera": IMAGE_KEY,
+        "size": [height, width],
+        **{
+            key: facts[key]
+            for key in ("task", "instruction", "split", "axis", "seed", "target_kind", "target", "reference")
+        },
+        "target_masks": [rle(mask) for mask in demonstration.target_masks],
+        "reference_masks": None
+        if demonstration.reference_masks is None
+        else [rle(mask) for mask in demonstration.reference_masks],
+    }
+
+
+def rle(mask: NDArray[np.bool_]) -> str | None:
+    """Return COCO's run-length counts of ``bool[H, W]`` as text; None for an empty mask."""
+    from pycocotools import mask as coco
+
+    if not mask.any():
+        return None
+    return coco.encode(np.asfortranarray(mask, np.uint8))["counts"].decode("ascii")
+
+
+def features(image_size: int) -> dict[str, dict[str, Any]]:
+    """Return the dataset's features in LeRobot's form."""
+    return {
+        IMAGE_KEY: {"dtype": "image", "shape": (image_size, image_size, 3), "names": ["height", "width", "channels"]},
+        "observation.state": {"dtype": "float32", "shape": (len(spec.STATE_NAMES),), "names": list(spec.STATE_NAMES)},
+        "action": {"dtype": "float32", "shape": (len(spec.ACTION_NAMES),), "names": list(spec.ACTION_NAMES)},
+    }
+
+
+def _create(folder: Path, image_size: int) -> LeRobotDataset:
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    return LeRobotDataset.create(
+        repo_id="pixelvla/tabletop",
+        fps=spec.FPS,
+        features=features(image_size),
+        root=folder,
+        robot_type="pixelvla_tabletop",
+        use_videos=False,
+        image_writer_threads=2,
+    )
+
+
+def _add(dataset: LeRobotDataset, demonstration: Demonstration) -> None:
+    rows = zip(demonstration.images, demonstration.states, demonstration.actions, strict=True)
+    for image, state, action in rows:
+        dataset.add_frame(
+            {IMAGE_KEY: image, "observation.state": state, "action": action, "task": demonstration.facts["instruction"]}
+        )
+    dataset.save_episode()
+
+
+def _played(jobs: Iterable[Job], workers: int) -> Iterator[Demonstration]:
+    """Play the jobs in worker processes and yield the results in order, never more than a few ahead."""
+    jobs = iter(jobs)
+    # Not fork: the parent may hold an OpenGL context or threads, which a fork would copy half-alive.
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        ahead: deque[Future[Demonstration]] = deque(
+            pool.submit(demonstrate, job) for job in itertools.islice(jobs, 4 * workers)
+        )
+        while ahead:
+            yield ahead.popleft().result()
+            ahead.append(pool.submit(demonstrate, next(jobs)))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """Give a folder beside ``out`` to write into; it and its masks get their names only when all went well."""
+    staged = out.with_name(out.name + ".part")
+    _remove(staged)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield staged
+        _masks_path(staged).replace(_masks_path(out))
+        staged.rename(out)
+    finally:
+        _remove(staged)
+
+
+def _remove(staged: Path) -> None:
+    shutil.rmtree(staged, ignore_errors=True)
+    _masks_path(staged).unlink(missing_ok=True)
+
+
+def _masks_path(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".masks.jsonl")
+
+
+def _check(out: Path, episodes: int, workers: int, noise: float) -> None:
+    if out.exists():
+        raise UserError(f"{out} exists already. A recording starts a new folder; choose another one or remove it.")
+    if episodes < 1 or workers < 1 or not 0 <= noise <= 1:
+        raise UserError(
+            f"episodes={episodes}, workers={workers}, noise={noise} were given; expected at least one episode and one worker, "
+            "and noise between 0 and 1."
+        )
+
+
+def _check_failures(failed: int, kept: int) -> None:
+    if failed > 50 and failed > 4 * kept:
+        raise UserError(
+            f"{failed} demonstrations failed and {kept} succeeded. The expert cannot do this under so much noise; use less, about 0.3."
+        )
