@@ -1,0 +1,118 @@
+"""Reading a checkpoint folder: everything is checked before a weight is touched."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pixelvla_core.checkpoint.find import OPTIMIZER, resolve
+from pixelvla_core.checkpoint.identity import VARIABLE, folder_identity, moved, weights_folder
+from pixelvla_core.checkpoint.manifest import BASE, CONTRACT, DELTA, RECIPE, Manifest, verify
+from pixelvla_core.checkpoint.names import stored
+from pixelvla_core.checkpoint.tensors import check_fit, copy_into, read_tensors
+from pixelvla_core.contract.contract import ActionContract
+from pixelvla_core.errors import CheckpointError
+from pixelvla_core.plugins import PluginManager, Registry
+from pixelvla_core.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    import torch
+
+    from pixelvla_core.model.pixelvla import PixelVLA
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with the recipe it was made from, and what its checkpoint says of itself."""
+
+    model: PixelVLA
+    recipe: Recipe
+    manifest: Manifest
+    folder: Path
+
+
+def load(
+    folder: Path | str,
+    device: str | torch.device = "cpu",
+    registry: Registry | None = None,
+    *,
+    base_weights: str | None = None,
+) -> Loaded:
+    """Load a model in eval mode.
+
+    Args:
+        folder: A checkpoint folder, or a run, of which the newest sound checkpoint is taken.
+        registry: Where parts are looked up; by default every installed one.
+        base_weights: Where the base's weights lie now, if they have moved; the environment variable
+            PIXELVLA_BASE_WEIGHTS does the same.
+
+    Raises:
+        CheckpointError: a file is damaged, a part is not installed, the base is another one or not there, or tensors
+            are missing, too many or of another shape.
+    """
+    from pixelvla_core.model.assemble import assemble
+
+    folder = resolve(Path(folder))
+    registry = PluginManager.load().registry if registry is None else registry
+    manifest = verify(folder, skip=(OPTIMIZER,))
+    _check_installed(manifest, registry, folder)
+    recipe = load_recipe(folder / RECIPE, registry=registry)
+    weights = _weights(folder, manifest, base_weights)
+    built = replace(recipe, backbone=replace(recipe.backbone, weights=weights))
+    model = assemble(built, contract=read_contract(folder), registry=registry)
+    _check_base(manifest, weights_folder(model.backbone, weights), folder)
+    load_delta(model, folder, manifest)
+    return Loaded(model.to(device).eval(), recipe, manifest, folder)
+
+
+def load_delta(model: PixelVLA, folder: Path, manifest: Manifest) -> None:
+    """Put a checkpoint's tensors into a model that was assembled from its recipe."""
+    state = model.state_dict()
+    whole = manifest.base["stored"] == "delta"
+    names = stored(state, model.backbone.spec.groups, manifest.trained, whole=whole)
+    delta = read_tensors(folder / DELTA)
+    check_fit(delta, {name: state[name] for name in names}, str(folder / DELTA))
+    copy_into(state, delta)
+
+
+def read_contract(folder: Path) -> ActionContract | None:
+    """The action contract that a checkpoint carries, if it has one."""
+    path = folder / CONTRACT
+    return ActionContract.from_json(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def _check_installed(manifest: Manifest, registry: Registry, folder: Path) -> None:
+    for kind, record in manifest.parts.items():
+        if record.name not in registry.names(kind):
+            raise CheckpointError(
+                f"{folder} needs the {kind.replace('_', ' ')} {record.name!r} of {record.distribution} "
+                f"{record.version}, which is not there. Install it: pip install {record.distribution}"
+            )
+
+
+def _weights(folder: Path, manifest: Manifest, given: str | None) -> str | None:
+    if manifest.base["stored"] == "delta":
+        return None
+    if manifest.base["stored"] == "folder":
+        return str(folder / BASE)
+    weights = given or moved(manifest.base["weights"])
+    if Path(weights).is_absolute() and not Path(weights).is_dir():
+        raise CheckpointError(
+            f"{folder} lies on base weights in {weights}, which is not a folder (any more). Set the environment "
+            f"variable {VARIABLE} to the folder where they are now."
+        )
+    return weights
+
+
+def _check_base(manifest: Manifest, base: Path | None, folder: Path) -> None:
+    stated = manifest.base["identity"]
+    if base is None or stated is None:
+        return
+    found = folder_identity(base)
+    if found != stated:
+        raise CheckpointError(
+            f"{folder} was made on base weights with the identity {stated[:12]}, but those in {base} have "
+            f"{found[:12]}: another model or revision. Set {VARIABLE} to the folder of those it was made on."
+        )

@@ -1,0 +1,57 @@
+"""What may differ between the recipe of a run and the one it goes on with."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pixelvla_core.errors import RecipeError, UserError
+from pixelvla_core.recipe import Recipe
+from pixelvla_core.recipe.construct import to_plain
+from pixelvla_core.train.state import Position
+
+FREE = ("evaluate", "log")
+FREE_IN_STAGE = ("save_every", "log_every", "steps", "cache")
+"""More steps are fine; under a linear or cosine schedule the learning rate then jumps to the longer curve."""
+
+
+def check_unchanged(before: Recipe, now: Recipe, was: Position, here: Position, folder: Path) -> None:
+    """Refuse to go on with another recipe or other data; warn about another number of processes.
+
+    Raises:
+        RecipeError: names the keys that differ. UserError: the data differ.
+    """
+    different = sorted(_differences(to_plain(before), to_plain(now)))
+    if different:
+        raise RecipeError(
+            f"{folder} was made with another recipe: {', '.join(different[:6])} differ. A run goes on with its own "
+            "recipe (leave RECIPE out, and give only changes of steps, save_every or log_every); for another recipe "
+            "give another --out."
+        )
+    if was.data != here.data:
+        raise UserError(
+            f"{folder} was trained on data with the fingerprint {was.data[:12]}, but the data now have "
+            f"{here.data[:12]}. Bring the same data back to go on, or train again with another --out."
+        )
+    if was.world != here.world:
+        warnings.warn(
+            f"The run had {was.world} processes and goes on with {here.world}: the order of samples changes.",
+            stacklevel=2,
+        )
+
+
+def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in {*before, *now}:
+            here = f"{path}.{key}" if path else key
+            if not _free(here):
+                yield from _differences(before.get(key), now.get(key), here)
+    elif before != now:
+        yield path
+
+
+def _free(path: str) -> bool:
+    parts = path.split(".")
+    return parts[0] in FREE or (len(parts) == 3 and parts[0] == "stages" and parts[2] in FREE_IN_STAGE)

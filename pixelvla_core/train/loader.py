@@ -1,0 +1,120 @@
+"""Batches, made in the background by processes whose randomness depends on the position alone.
+
+Shapes: B batch, H horizon, A action dim.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from multiprocessing import get_all_start_methods
+from typing import TYPE_CHECKING
+
+from torch.utils.data import DataLoader, Dataset
+
+from pixelvla_core.errors import UserError
+from pixelvla_core.model.collate import collate_actions
+from pixelvla_core.seam.batch import Batch, Features, Sample
+from pixelvla_core.seam.prefix import Past
+from pixelvla_core.train.order import Order, Slot
+
+if TYPE_CHECKING:
+    from pixelvla_core.data.dataset import Dataset as Data
+    from pixelvla_core.model.pixelvla import PixelVLA
+    from pixelvla_core.recipe import Stage
+    from pixelvla_core.train.cache import Cache
+
+
+@dataclass(frozen=True)
+class Item:
+    """What one forward pass reads."""
+
+    batch: Batch
+    features: Features | None = None
+    past: Past | None = None
+
+
+@dataclass(frozen=True)
+class Source(Dataset):
+    """From the number of a forward pass to its batch."""
+
+    data: Data
+    model: PixelVLA
+    stage: Stage
+    order: Order
+    rank: int = 0
+    world: int = 1
+    cache: Cache | None = None
+
+    def __getitem__(self, number: int) -> Item | UserError:
+        """An error comes back as a value: DataLoader would bury its one paragraph in a traceback."""
+        try:
+            return self.item(Slot(number, self.rank, self.world))
+        except UserError as error:
+            return error
+
+    def item(self, slot: Slot) -> Item:
+        """Draw the samples, collate them, and read what is cached of them."""
+        positions = self.order.positions(slot, self.stage.batch_size)
+        indices = [self.order.index(position) for position in positions]
+        blind = self.cache is not None and self.cache.kind == "past"
+        # A past belongs to one wording of the instruction, so with it every frame keeps the one it was made with.
+        seeds = indices if blind else positions
+        samples = [
+            self.data.sample(index, horizon=self.model.head.horizon, rng=self.order.rng(seed), images=not blind)
+            for index, seed in zip(indices, seeds, strict=True)
+        ]
+        if blind:
+            return Item(actions_only(self.model, samples), past=self.cache.past(indices))
+        batch = self.model.collate([self._seen(sample) for sample in samples], train=True)
+        return Item(batch, features=None if self.cache is None else self.cache.features(indices))
+
+    def _seen(self, sample: Sample) -> Sample:
+        return sample if self.stage.prompts else replace(sample, prompts={}, masks={})
+
+
+def actions_only(model: PixelVLA, samples: list[Sample]) -> Batch:
+    """A batch without observations: all that the head needs beside a past."""
+    actions_BHA, valid_BH = collate_actions([s.actions for s in samples], [s.action_valid for s in samples])
+    if model.contract is not None:
+        actions_BHA = model.contract.normalize(actions_BHA)
+    keys = tuple(sample.key for sample in samples)
+    return Batch(inputs={}, geometry={}, actions_BHA=actions_BHA, action_valid_BH=valid_BH, keys=keys)
+
+
+def batches(source: Source, numbers: range, workers: int | None = None) -> Iterator[Item]:
+    """Yield the items of consecutive forward passes.
+
+    Args:
+        workers: Processes that make them; by default one for two processors.
+
+    Raises:
+        UserError: what the dataset or the collation of a batch raised.
+    """
+    workers = default_workers() if workers is None else workers
+    loader = DataLoader(
+        source,
+        batch_size=None,
+        sampler=numbers,
+        num_workers=min(workers, len(numbers)),
+        prefetch_factor=2 if workers and len(numbers) else None,
+        multiprocessing_context="fork" if workers and len(numbers) else None,
+        worker_init_fn=_quiet,
+    )
+    for item in loader:
+        if isinstance(item, UserError):
+            raise item
+        yield item
+
+
+def default_workers() -> int:
+    """One process for two processors, four at most; none where a process cannot fork."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(4, max(1, available // 2)) if "fork" in get_all_start_methods() else 0
+
+
+def _quiet(worker: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the trainer alone decides what happens then."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,152 @@
+"""``train``: the stages of a recipe, one after the other, from the start or from the newest sound checkpoint."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+
+from pixelvla_core.checkpoint.find import FOLDER, checkpoints, newest
+from pixelvla_core.checkpoint.load import load_delta, read_contract
+from pixelvla_core.checkpoint.manifest import RECIPE, read_manifest
+from pixelvla_core.checkpoint.save import describe
+from pixelvla_core.errors import RecipeError, UserError
+from pixelvla_core.files import full_disk_is_user_error, locked, remove_partials
+from pixelvla_core.model.assemble import assemble
+from pixelvla_core.plugins import PluginManager, Registry
+from pixelvla_core.recipe import Recipe, configure, load_recipe, save_recipe
+from pixelvla_core.train.changes import check_unchanged
+from pixelvla_core.train.interrupt import Interrupt
+from pixelvla_core.train.job import Job, run_stage
+from pixelvla_core.train.loop import Interrupted
+from pixelvla_core.train.progress import Progress
+from pixelvla_core.train.state import Position, read_position
+from pixelvla_core.train.trackers import check_trackers
+
+if TYPE_CHECKING:
+    from pixelvla_core.data.dataset import Dataset
+    from pixelvla_core.model.pixelvla import PixelVLA
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins: a position, and the checkpoint it comes from (None at the very beginning)."""
+
+    position: Position
+    folder: Path | None = None
+
+
+def train(recipe: Recipe, out: Path, resume: bool = False, registry: Registry | None = None) -> Path:
+    """Run the stages of a recipe and return the last checkpoint.
+
+    Args:
+        recipe: Composed and validated.
+        out: The folder of the run.
+        resume: Go on from the newest sound checkpoint in ``out``; from the start if there is none yet.
+        registry: Where parts are looked up; by default every installed one.
+
+    Raises:
+        UserError: the recipe does not fit, the folder is in use, the disk is full, or the loss is not finite.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint was saved and a line said how to go on.
+    """
+    out = Path(out)
+    check_complete(recipe)
+    check_trackers(recipe.log.trackers)
+    registry = PluginManager.load().registry if registry is None else registry
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = Accelerator(log_with=recipe.log.trackers, project_dir=str(out), kwargs_handlers=[unused])
+    kept = f"Checkpoints in {out / FOLDER} are whole."
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            stack.enter_context(locked(out))
+        stack.enter_context(full_disk_is_user_error(out, kept))
+        return _train(_absolute(recipe), out, resume, registry, accelerator)
+
+
+def _train(recipe: Recipe, out: Path, resume: bool, registry: Registry, accelerator: Accelerator) -> Path:
+    data = registry.get("dataset", recipe.data.name)
+    dataset = data.build(configure(data, recipe.data.options, "data.options"))
+    start = _start(recipe, out, resume, dataset.fingerprint, accelerator.num_processes)
+    if accelerator.is_main_process:
+        remove_partials(out / FOLDER)
+        save_recipe(recipe, out / RECIPE)
+    accelerator.wait_for_everyone()
+    model = _model(recipe, dataset, start, registry)
+    done = sum(recipe.stages[name].steps for name in recipe.run[: start.position.stage]) + start.position.step
+    total = sum(recipe.stages[name].steps for name in recipe.run)
+    progress = Progress(out if accelerator.is_main_process else None, total, done)
+    job = Job(recipe, out, registry, accelerator, dataset, model, describe(model, recipe, registry), progress)
+    if recipe.log.trackers:
+        accelerator.init_trackers("logs")
+    if start.folder is not None:
+        progress.say(f"Going on from {start.folder}.")
+    return _run_stages(job, start)
+
+
+def _run_stages(job: Job, start: Start) -> Path:
+    with Interrupt() as interrupt, job.progress:
+        try:
+            for index in range(start.position.stage, len(job.recipe.run)):
+                begin = start if index == start.position.stage else None
+                run_stage(job, index, begin.position.step if begin else 0, begin and begin.folder, interrupt)
+        except Interrupted:
+            if job.accelerator.is_main_process:
+                print(f"Stopped; saved in {job.last()}. Go on with: {resume_command(job.out)}", file=sys.stderr)
+            raise
+        finally:
+            job.accelerator.end_training()
+    return job.last()
+
+
+def check_complete(recipe: Recipe) -> None:
+    """Refuse a recipe that cannot train.
+
+    Raises:
+        RecipeError: names what misses.
+    """
+    missing = [name for name in ("backbone", "data", "run") if not getattr(recipe, name)]
+    if missing:
+        raise RecipeError(
+            f"The recipe has no {', '.join(missing)}, so there is nothing to train. Add the layers that give them; "
+            "`pixelvla recipe list` shows what there is."
+        )
+
+
+def resume_command(out: Path) -> str:
+    """What to type to go on with a run."""
+    return f"pixelvla train --out {out} --resume"
+
+
+def _absolute(recipe: Recipe) -> Recipe:
+    """Name a local folder of weights so that the checkpoint is found from any working directory."""
+    weights = recipe.backbone.weights
+    if weights is None or not Path(weights).is_dir():
+        return recipe
+    return replace(recipe, backbone=replace(recipe.backbone, weights=str(Path(weights).resolve())))
+
+
+def _start(recipe: Recipe, out: Path, resume: bool, data: str, world: int) -> Start:
+    fresh = Start(Position(stage=0, step=0, data=data, world=world))
+    if not checkpoints(out):
+        return fresh
+    if not resume:
+        raise UserError(
+            f"{out} already holds a run with checkpoints. Add --resume to go on with it, or give another --out."
+        )
+    folder = newest(out, for_training=True)
+    position = read_position(folder)
+    check_unchanged(load_recipe(folder / RECIPE), recipe, position, fresh.position, folder)
+    return Start(position, folder)
+
+
+def _model(recipe: Recipe, dataset: Dataset, start: Start, registry: Registry) -> PixelVLA:
+    if start.folder is None:
+        return assemble(recipe, contract=dataset.contract(), registry=registry)
+    model = assemble(recipe, contract=read_contract(start.folder), registry=registry)
+    load_delta(model, start.folder, read_manifest(start.folder))
+    return model

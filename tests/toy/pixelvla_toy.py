@@ -1,0 +1,87 @@
+"""A dataset of images that are drawn on the spot: a bright square on noise; the actions point at its place."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pixelvla_core.api import Component, Sample, hookimpl
+from pixelvla_core.contract.contract import ActionContract
+from pixelvla_core.contract.statistics import Statistics
+from pixelvla_core.prompts import Point
+
+SIDE, EPISODE = 40, 10
+
+
+@dataclass(kw_only=True)
+class SquaresConfig:
+    """Options.
+
+    Attributes:
+        frames: How many samples there are.
+        nan_at: Index of a sample whose actions are NaN; -1 for none.
+        prompts: Share of samples with a point and a mask on the square.
+        words: Wordings of the instruction, drawn per sample.
+    """
+
+    frames: int = 48
+    nan_at: int = -1
+    prompts: float = 0.5
+    words: list[str] = field(default_factory=lambda: ["touch the square", "go to the bright square"])
+
+
+class Squares:
+    camera, fps = "front", 5.0
+
+    def __init__(self, config: SquaresConfig) -> None:
+        self.config = config
+        self.fingerprint = hashlib.sha256(repr(config).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return self.config.frames
+
+    def place(self, index: int) -> np.ndarray:
+        return np.random.default_rng([7, index]).random(2)
+
+    def image(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        x, y = (self.place(index) * (SIDE - 8)).astype(int)
+        image = np.random.default_rng([8, index]).integers(0, 60, (SIDE, SIDE, 3), dtype=np.uint8)
+        mask = np.zeros((SIDE, SIDE), bool)
+        mask[y : y + 8, x : x + 8] = True
+        image[mask] = (250, 200, 50)
+        return image, mask
+
+    def sample(self, index: int, *, horizon: int, rng: np.random.Generator, images: bool = True) -> Sample:
+        words = self.config.words[int(rng.integers(len(self.config.words)))]
+        prompted = rng.random() < self.config.prompts
+        image, mask = self.image(index)
+        x, y = self.place(index)
+        actions = np.tile(np.array([x, y, 0, 0, 0, x - y, 1.0], np.float32), (horizon, 1))
+        if index == self.config.nan_at:
+            actions[:] = np.nan
+        return Sample(
+            images={"front": image} if images else {},
+            instruction=words,
+            prompts={"front": (Point(0.1 + 0.8 * x, 0.1 + 0.8 * y),)} if prompted else {},
+            masks={"front": mask[None]} if prompted else {},
+            actions=actions,
+            action_valid=np.arange(horizon) < EPISODE - index % EPISODE,
+            key=self.frame_key(index),
+        )
+
+    def frame_key(self, index: int) -> str:
+        return f"squares/{index}"
+
+    def contract(self) -> ActionContract:
+        low, high = np.array([0, 0, -1, -1, -1, -1, 0.0]), np.ones(7)
+        statistics = Statistics(mean=(low + high) / 2, std=high / 4, min=low, max=high, q01=low, q99=high)
+        names = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+        mask = (True,) * 6 + (False,)
+        return ActionContract(names=names, statistics=statistics, mask=mask, fps=5.0, camera="front", dataset="squares")
+
+
+@hookimpl
+def pixelvla_datasets() -> list[Component]:
+    return [Component(name="squares", target="pixelvla_toy:Squares", config="pixelvla_toy:SquaresConfig")]
