@@ -186,8 +186,8 @@ def pad_right(ids_BL: Tensor, mask_BL: Tensor | None) -> tuple[Tensor, Tensor]:
         return ids_BL, torch.ones_like(ids_BL, dtype=torch.bool)
     if mask_BL.shape != ids_BL.shape:
         raise UserError(
-            f"attention_mask is {tuple(mask_BL.shape)}, input_ids {tuple(ids_BL.shape)}; they must have one shape. Take "
-            "both from the same call of the tokenizer."
+            f"attention_mask is {tuple(mask_BL.shape)}, input_ids {tuple(ids_BL.shape)}; they must have one shape. "
+            "Take both from the same call of the tokenizer."
         )
     valid_BL = mask_BL.bool()
     if not valid_BL.any(dim=1).all():

@@ -30,7 +30,8 @@ PROMPTS: Mapping[str, str] = {
     "pure": "In: What action should the robot take to {}?\nOut:",
     "vicuna": (
         "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
-        "detailed, and polite answers to the user's questions. USER: What action should the robot take to {}? ASSISTANT:"
+        "detailed, and polite answers to the user's questions. USER: What action should the robot take "
+        "to {}? ASSISTANT:"
     ),
 }
 
@@ -211,10 +212,19 @@ def load_tokenizer(folder: Path, config: ModelConfig) -> PromptTokenizer:
             f"{folder} has no tokenizer: neither {' nor '.join(TOKENIZER_FILES)} is there or in {folder / 'tokenizer'}."
             " Copy one of them from the checkpoint's repository (openvla/openvla-7b has both)."
         )
+    try:
+        return PromptTokenizer(_read_tokenizer(file), config)
+    except CheckpointError:
+        raise
+    except Exception as error:  # tokenizers raises bare Exception
+        raise CheckpointError(f"{file} cannot be read ({error}). Download or copy it again.") from error
+
+
+def _read_tokenizer(file: Path) -> Any:
     if file.name == "tokenizer.json":
         from tokenizers import Tokenizer
 
-        return PromptTokenizer(Tokenizer.from_file(str(file)), config)
+        return Tokenizer.from_file(str(file))
     from transformers import LlamaTokenizer
 
-    return PromptTokenizer(LlamaTokenizer.from_pretrained(file.parent).backend_tokenizer, config)
+    return LlamaTokenizer.from_pretrained(file.parent).backend_tokenizer

@@ -9,10 +9,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixelvla_core.api import CheckpointError, UserError
+from pixelvla_core.errors import suggest
 from pixelvla_core.files import atomic_folder
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5 * 1000**3
+NAMED = "pixelvla_openvla.weights"
 WANTED = ["*.json", "*.safetensors", "tokenizer.model"]
 
 
@@ -30,21 +33,33 @@ def official_name(name: str) -> str:
 
 
 def local_folder(source: str | Path, revision: str | None = None) -> Path:
-    """Return a folder as it is, or download the hub repository of that id (only what is read here).
+    """Return a folder as it is, the folder that a plugin offers under that name, or a download from the hub.
+
+    A plugin offers one by an entry point of group `pixelvla_openvla.weights` that points to its path.
 
     Raises:
-        CheckpointError: there is no such folder, and the hub has no such repository or cannot be reached.
+        CheckpointError: none of the three exists, or the hub cannot be reached.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
+    named = {entry.name: entry for entry in entry_points(group=NAMED)}
+    if str(source) in named:
+        return Path(named[str(source)].load())
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-        raise CheckpointError(f"{source} is neither a folder nor an id on the Hugging Face hub. Check its spelling.")
+        raise CheckpointError(
+            f"{source} is no folder, no id on the Hugging Face hub, and none of the weights that come with installed "
+            f"plugins ({', '.join(sorted(named)) or 'there are none'}).{suggest(str(source), named)}"
+        )
+    return _download(str(source), revision)
+
+
+def _download(source: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(source), revision=revision, allow_patterns=WANTED))
+        return Path(snapshot_download(source, revision=revision, allow_patterns=WANTED))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise CheckpointError(
@@ -166,8 +181,8 @@ def check(model: nn.Module, stored: Mapping[str, Stored], folder: Path) -> None:
     said = [f"{len(names)} {what} ({_first(names)})" for what, names in faults.items() if names]
     if said:
         raise CheckpointError(
-            f"The weights in {folder} do not fit its config.json: of {len(wanted)} tensors {', '.join(said)}. No weight "
-            "was loaded. Take config.json and weights from one and the same checkpoint."
+            f"The weights in {folder} do not fit its config.json: of {len(wanted)} tensors {', '.join(said)}. No "
+            "weight was loaded. Take config.json and weights from one and the same checkpoint."
         )
 
 

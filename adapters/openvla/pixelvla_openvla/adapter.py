@@ -1,0 +1,143 @@
+"""OpenVLA behind pixelvla's seam.
+
+B batch, S sequence, D model width, L text length, N patches, A action dim, H horizon (always 1 here).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pixelvla_core.api import ActionSpec, BackboneSpec, Batch, Features, Past, Prefix, Sample, UserError
+
+from .actions import action_stats
+from .config import OpenVLAConfig
+from .openvla import IGNORE, OpenVLA, pad
+from .prismatic import last_valid
+
+GROUPS = {
+    "vision": r"vision_backbone\..*",
+    "projector": r"projector\..*",
+    "llm": r"language_model\.model\..*",
+    "action_io": r"language_model\.lm_head\..*",
+}
+OFFICIAL_ACTION_DIM = 7
+
+
+def build(config: OpenVLAConfig) -> OpenVLAAdapter:
+    """Load the checkpoint that the options name.
+
+    Raises:
+        UserError: no checkpoint is named.
+        CheckpointError: it is missing, damaged or does not fit.
+    """
+    if not config.weights:
+        raise UserError(
+            "The backbone openvla needs weights: a checkpoint folder, a hub id, or a name that a plugin offers."
+        )
+    model = OpenVLA.from_pretrained(
+        config.weights, dtype=config.dtype, quantize=config.quantize, revision=config.revision
+    )
+    return OpenVLAAdapter(model, cameras=config.cameras, unnorm_key=config.unnorm_key)
+
+
+class OpenVLAAdapter:
+    """The seam's view of an OpenVLA.
+
+    Args:
+        model: The base model; it must have a tokenizer before anything is collated.
+        cameras: In the order in which their patches stand; OpenVLA itself was trained with one.
+        unnorm_key: The data set whose statistics say how many dimensions an action has; needed only if they differ.
+    """
+
+    def __init__(self, model: OpenVLA, *, cameras: Sequence[str] = ("front",), unnorm_key: str | None = None) -> None:
+        self.module = model
+        self.spec = BackboneSpec(
+            width=model.language_model.config.hidden_size,
+            causal=True,
+            image_size=model.config.image_size,
+            grid=model.vision_backbone.grid,
+            cameras=tuple(cameras),
+            level_depth=len(model.vision_backbone.towers[-1].blocks) - 1,
+            level_width=model.vision_backbone.towers[-1].embed_dim,
+            action=ActionSpec(horizon=1, dim=_action_dim(model, unnorm_key)),
+            provides=frozenset({"hidden", "native"}),
+            groups=GROUPS,
+        )
+
+    def collate(self, samples: Sequence[Sample], *, train: bool) -> Batch:
+        """Tokenise the instructions and resize the images; nothing depends on `train`."""
+        for sample in samples:
+            self._check_cameras(sample)
+        prompts, inside = zip(*(self.module.tokenizer(sample.instruction) for sample in samples), strict=True)
+        inputs = {**self.module.pad_prompts(prompts), "instruction_mask": pad(inside, False)}
+        geometry = {}
+        for camera in self.spec.cameras:
+            images = [sample.images[camera] for sample in samples]
+            inputs[f"pixel_values:{camera}"] = torch.stack([self.module.images(image) for image in images])
+            geometry[camera] = tuple(self.module.images.geometry(image.shape[1], image.shape[0]) for image in images)
+        return Batch(inputs=inputs, geometry=geometry)
+
+    def _check_cameras(self, sample: Sample) -> None:
+        missing = [camera for camera in self.spec.cameras if camera not in sample.images]
+        if missing:
+            found = ", ".join(sorted(sample.images)) or "no camera"
+            raise UserError(
+                f"Sample {sample.key or '(without a key)'} has images of {found}, but the backbone reads "
+                f"{', '.join(self.spec.cameras)}. Name the data's cameras in the backbone's option `cameras`."
+            )
+
+    def features(self, batch: Batch, levels: Sequence[float]) -> Features:
+        """One vision pass over all cameras; levels are those of the last tower (SigLIP)."""
+        pixels = torch.cat([batch.inputs[f"pixel_values:{camera}"] for camera in self.spec.cameras])
+        tokens, found = self.module.image_tokens(pixels, levels)
+        by_camera = [value.chunk(len(self.spec.cameras)) for value in (tokens, *found)]
+        return Features(
+            tokens={camera: by_camera[0][i] for i, camera in enumerate(self.spec.cameras)},
+            levels={camera: tuple(level[i] for level in by_camera[1:]) for i, camera in enumerate(self.spec.cameras)},
+        )
+
+    def prefix(self, batch: Batch, features: Features) -> Prefix:
+        """BOS, the patches of each camera, the prompt; its last valid token is the empty id before the answer."""
+        images = {camera: features.tokens[camera] for camera in self.spec.cameras}
+        inputs = batch.inputs
+        valid_BL, instruction_BL = inputs["attention_mask"].bool(), inputs["instruction_mask"].bool()
+        return self.module.prefix(inputs["input_ids"], valid_BL, images, instruction_BL)
+
+    def hidden(self, prefix: Prefix, past: Past | None = None) -> Tensor:
+        """Hidden states after the final norm, float[B, S, D]."""
+        return self.module.run(prefix, past)[0]
+
+    def prefill(self, prefix: Prefix) -> Past:
+        """Keys and values of every layer, for tokens that follow."""
+        past = self.module.run(prefix, keep=True)[1]
+        assert past is not None
+        return past
+
+    def native_loss(self, prefix: Prefix, batch: Batch) -> Tensor:
+        """Cross entropy of the action ids and `</s>` for each row's first action, as in OpenVLA's training."""
+        ids_BA = self.module.answers(batch.actions_BHA[:, 0].cpu().numpy()).to(prefix.tokens_BSD.device)
+        whole = prefix.insert("answer", self.module.embed(ids_BA[:, :-1]), after="")
+        hidden_BSD = self.hidden(whole)
+        before = prefix.tokens_BSD.shape[1]
+        first_BD = last_valid(prefix, hidden_BSD[:, :before])
+        hidden_BAD = torch.cat([first_BD[:, None], hidden_BSD[:, before:]], dim=1)
+        if batch.action_valid_BH is not None:
+            ids_BA = ids_BA.masked_fill(~batch.action_valid_BH[:, :1], IGNORE)
+        return self.module.answer_loss(hidden_BAD, ids_BA)
+
+    @torch.no_grad()
+    def native_actions(self, prefix: Prefix, batch: Batch) -> Tensor:
+        """The greedy action ids as normalised values, float32[B, 1, A]."""
+        ids_BA = self.module.greedy(prefix, self.spec.action.dim)
+        normalised_BA = torch.from_numpy(self.module.actions.decode(ids_BA.cpu().numpy()))
+        return normalised_BA.float().to(ids_BA.device)[:, None]
+
+
+def _action_dim(model: OpenVLA, unnorm_key: str | None) -> int:
+    dims = {len(entry["action"]["q01"]) for entry in model.norm_stats.values()}
+    if unnorm_key is None and len(dims) <= 1:
+        return dims.pop() if dims else OFFICIAL_ACTION_DIM
+    return len(action_stats(model.norm_stats, unnorm_key)["q01"])
