@@ -1,0 +1,1 @@
+"""Closed-loop evaluation: seeded episodes in parallel processes, and the statistics of their outcomes."""

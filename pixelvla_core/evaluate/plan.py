@@ -1,0 +1,151 @@
+"""What an evaluation is going to do: settings, parts and episodes, checked before a worker starts."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pixelvla_core.checkpoint import read_manifest, resolve
+from pixelvla_core.errors import UserError, suggest
+from pixelvla_core.evaluate.config import Running
+from pixelvla_core.evaluate.policy import load_run
+from pixelvla_core.evaluate.records import Job
+from pixelvla_core.evaluate.workers import Built, Setup
+from pixelvla_core.files import sha256
+from pixelvla_core.plugins import Registry
+from pixelvla_core.recipe import Evaluate, Part, configure, load_recipe, to_yaml
+
+ORACLE = "oracle"
+"""The segmenter that is none: the environment's exact mask of what was prompted."""
+LIBRARIES = ("pixelvla", "torch", "transformers", "numpy", "opencv-python-headless", "gymnasium", "mujoco")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """An evaluation that is ready to run.
+
+    Attributes:
+        jobs: Every episode, finished ones included.
+        world, method, notes: As in ``Results``.
+    """
+
+    setup: Setup
+    jobs: Sequence[Job]
+    workers: int
+    world: Mapping[str, Any]
+    method: Mapping[str, Any]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def prepare(run: Path, out: Path, name: str, registry: Registry, options: Mapping[str, Any]) -> Plan:
+    """Check everything that can be checked before a worker starts."""
+    checkpoint = resolve(run)
+    recipe = load_recipe(checkpoint / "recipe.yaml", registry=registry)
+    settings, running = _settings(recipe.evaluate, options)
+    if settings.env is None:
+        known = ", ".join(registry.names("environment")) or "none is installed"
+        raise UserError(f"Neither --env nor the run's recipe names an environment. Installed: {known}.")
+    environment = _built(registry, "environment", settings.env)
+    setup = Setup(
+        policy=functools.partial(load_run, checkpoint, running.device),
+        environment=environment,
+        segmenter=_built(registry, "segmenter", settings.segmenter) if settings.segmenter else None,
+        tracker=_built(registry, "tracker", settings.tracker or Part("hold")),
+        out=out,
+        execute=settings.execute,
+        slots=running.slots,
+        films=running.films,
+    )
+    return Plan(
+        setup=setup,
+        jobs=jobs(settings, environment[0].build(environment[1])),
+        workers=settings.workers,
+        world={"env": _described(registry, "environment", settings.env), "success": "after the last step"},
+        method={
+            "checkpoint": sha256(checkpoint / "manifest.json"),
+            "execute": settings.execute,
+            "segmenter": _described(registry, "segmenter", settings.segmenter) if settings.segmenter else ORACLE,
+            "tracker": _described(registry, "tracker", settings.tracker or Part("hold")),
+        },
+        notes={
+            "name": name,
+            "run": str(run),
+            "stages": list(read_manifest(checkpoint).stages),
+            "recipe": to_yaml(recipe),
+            "machine": _machine(running),
+        },
+    )
+
+
+def jobs(settings: Evaluate, suite: Any) -> list[Job]:
+    """Return every episode that the settings ask of a suite, those of one task and split together."""
+    tasks = _chosen("task", settings.tasks, suite.tasks)
+    splits = _chosen("split", settings.splits, suite.splits)
+    return [
+        Job(task=task, split=split, prompt=prompt, episode=episode, seed=settings.seed + episode)
+        for split in splits
+        for task in tasks
+        for episode in range(settings.episodes)
+        for prompt in settings.prompts
+    ]
+
+
+def _settings(base: Evaluate, options: Mapping[str, Any]) -> tuple[Evaluate, Running]:
+    """Lay the given options over the recipe's settings."""
+    own = {item.name for item in fields(Running)}
+    known = own | {item.name for item in fields(Evaluate)}
+    given = {key: value for key, value in options.items() if value is not None}
+    for key in given:
+        if key not in known:
+            raise UserError(f"There is no option {key!r}.{suggest(key, known)} Known: {', '.join(sorted(known))}.")
+    for key in ("env", "segmenter", "tracker"):
+        if isinstance(given.get(key), str):
+            given[key] = None if (key, given[key]) == ("segmenter", ORACLE) else Part(given[key])
+    try:
+        settings = replace(base, **{key: value for key, value in given.items() if key not in own})
+        return settings, Running(**{key: value for key, value in given.items() if key in own})
+    except ValueError as error:
+        raise UserError(f"{error}.") from error
+
+
+def _built(registry: Registry, kind: str, part: Part) -> Built:
+    component = registry.get(kind, part.name)
+    return component, configure(component, part.options)
+
+
+def _described(registry: Registry, kind: str, part: Part) -> dict[str, Any]:
+    entry = registry.entry(kind, part.name)
+    options = part.options
+    return {"name": part.name, "distribution": entry.distribution, "version": entry.version, "options": options}
+
+
+def _chosen(what: str, asked: Sequence[str], known: Sequence[str]) -> list[str]:
+    for name in asked:
+        if name not in known:
+            raise UserError(
+                f"The environment has no {what} {name!r}.{suggest(name, known)} It has: {', '.join(known)}."
+            )
+    return list(asked or known)
+
+
+def _machine(running: Running) -> dict[str, Any]:
+    versions = {}
+    for library in LIBRARIES:
+        try:
+            versions[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "device": running.device,
+        "gl": os.environ.get("MUJOCO_GL", ""),
+        "versions": versions,
+    }

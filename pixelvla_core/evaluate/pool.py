@@ -1,0 +1,171 @@
+"""The parent's side of the workers: hands out jobs, collects records, replaces a worker that died."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from pixelvla_core.errors import PixelVLAError, UserError
+from pixelvla_core.evaluate import workers
+from pixelvla_core.evaluate.records import Job, Record
+from pixelvla_core.evaluate.workers import Setup
+
+ATTEMPTS = 2
+"""How often an episode is tried before it is recorded as failed."""
+GIVE_UP = 6
+"""After so many mishaps without a single episode in between, the fault is no episode's: the evaluation stops."""
+
+
+@dataclass
+class Handle:
+    """One worker process as the parent sees it."""
+
+    process: SpawnProcess
+    connection: Connection
+    ready: bool = False
+    solo: bool = False
+    jobs: dict[str, Job] = field(default_factory=dict)
+    crash: str = ""
+
+    def send(self, jobs: Sequence[Job]) -> None:
+        self.jobs |= {job.key: job for job in jobs}
+        with suppress(OSError):  # If the worker just died, its connection reports the end, and its jobs are known.
+            self.connection.send(list(jobs))
+
+
+class Pool:
+    """Runs jobs in worker processes.
+
+    A worker that dies takes all its running episodes along, and nobody knows whose fault it was: each of them is tried
+    once more, alone in a worker, so that an innocent one cannot fall victim twice.
+
+    Args:
+        setup: What a worker needs.
+        jobs: Episodes to run.
+        workers: Number of processes.
+    """
+
+    def __init__(self, setup: Setup, jobs: Sequence[Job], workers: int) -> None:
+        self.setup = setup
+        self.waiting = deque(jobs)
+        self.suspects: deque[Job] = deque()
+        self.attempts: Counter[str] = Counter()
+        self.mishaps = 0
+        self.left = len(jobs)
+        self.workers = min(workers, len(jobs))
+        self.handles: list[Handle] = []
+
+    def run(self) -> Iterator[Record]:
+        """Yield each record as soon as its episode is over.
+
+        Raises:
+            UserError: a worker cannot start because of something the user can mend, or nothing but mishaps happen.
+            PixelVLAError: a worker dies before it is ready.
+        """
+        try:
+            self.handles = [self._launch() for _ in range(self.workers)]
+            while self.left:
+                for handle in self._reporting():
+                    for record in self._hear(handle):
+                        self.left -= 1
+                        yield record
+        finally:
+            self._stop()
+
+    def _launch(self) -> Handle:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=workers.main, args=(self.setup, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        return Handle(process, ours)
+
+    def _reporting(self) -> list[Handle]:
+        found = wait([handle.connection for handle in self.handles])
+        return [handle for handle in self.handles if handle.connection in found]
+
+    def _hear(self, handle: Handle) -> list[Record]:
+        """Take one message, or the end, of a worker and return the records that it settles."""
+        try:
+            kind, content = handle.connection.recv()
+        except (EOFError, OSError):
+            return self._bury(handle)
+        records = self._settle(handle, kind, content)
+        if handle.ready:
+            self._feed(handle)
+        return records
+
+    def _settle(self, handle: Handle, kind: str, content: Any) -> list[Record]:
+        if kind == "refused":
+            raise UserError(content)
+        if kind == "ready":
+            handle.ready = True
+        if kind == "crashed":
+            handle.crash = content
+        if kind == "done":
+            self.mishaps = 0
+            handle.jobs.pop(content.job.key)
+            return [content]
+        if kind == "failed":
+            job, reason = content
+            handle.jobs.pop(job.key)
+            self._count(reason)
+            return self._again(job, reason)
+        return []
+
+    def _bury(self, handle: Handle) -> list[Record]:
+        handle.process.join()
+        reason = f"The worker ended with exit code {handle.process.exitcode}"
+        reason = f"{reason}: {handle.crash.strip().splitlines()[-1]}" if handle.crash else reason
+        if not handle.ready:
+            raise PixelVLAError(f"{reason} before it ran an episode.\n{handle.crash}")
+        self.handles.remove(handle)
+        self._count(reason)
+        records = [record for job in handle.jobs.values() for record in self._again(job, reason)]
+        if self.left > len(records):
+            self.handles.append(self._launch())
+        return records
+
+    def _count(self, reason: str) -> None:
+        self.mishaps += 1
+        if self.mishaps >= GIVE_UP:
+            raise UserError(
+                f"{self.mishaps} attempts to run an episode failed one after the other; the last reason: {reason}. "
+                f"This is no matter of single episodes: check the model and the environment, for instance with "
+                f"--workers 1 --episodes 1. Finished episodes are kept and not repeated."
+            )
+
+    def _again(self, job: Job, reason: str) -> list[Record]:
+        """Keep a job for its next attempt, or settle it as failed."""
+        self.attempts[job.key] += 1
+        if self.attempts[job.key] >= ATTEMPTS:
+            return [Record(job=job, failure_reason=reason)]
+        self.suspects.append(job)
+        return []
+
+    def _feed(self, handle: Handle) -> None:
+        """Fill a worker's slots, with one job to spare; an idle worker takes a suspect, and nothing beside it."""
+        handle.solo = handle.solo and bool(handle.jobs)
+        if handle.solo:
+            return
+        if self.suspects and not handle.jobs:
+            handle.solo = True
+            handle.send([self.suspects.popleft()])
+            return
+        room = self.setup.slots + 1 - len(handle.jobs)
+        jobs = [self.waiting.popleft() for _ in range(min(room, len(self.waiting)))]
+        if jobs:
+            handle.send(jobs)
+
+    def _stop(self) -> None:
+        for handle in self.handles:
+            handle.process.terminate()
+            handle.connection.close()
+        for handle in self.handles:
+            handle.process.join()
