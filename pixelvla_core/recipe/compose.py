@@ -22,7 +22,6 @@ from pixelvla_core.plugins import PluginManager, Registry
 from pixelvla_core.recipe.construct import construct, to_plain
 from pixelvla_core.recipe.layers import (
     PARTS,
-    Layer,
     Plain,
     RecipeFile,
     builtin_dir,
@@ -32,7 +31,7 @@ from pixelvla_core.recipe.layers import (
     lay,
     value_at,
 )
-from pixelvla_core.recipe.order import check_effect, check_names, lay_again
+from pixelvla_core.recipe.order import lay_all
 from pixelvla_core.recipe.schema import Recipe
 
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.\[\]-]*=")
@@ -70,9 +69,7 @@ def compose(
         manager = PluginManager.load()
         dirs = _default_dirs(manager) if dirs is None else dirs
         registry = manager.registry if registry is None else registry
-    groups = [expand(name, dirs) for name in names]
-    content = _lay_all(groups)
-    check_effect(groups, content, _lay_all)
+    content = lay_all([expand(name, dirs) for name in names])
     # The defaults go beneath, so that ${action.normalization} can be asked for where no layer sets it.
     content = _resolve(lay(to_plain(Recipe()), lay(content, _parse(overrides))), allow_missing)
     return _check_parts(construct(Recipe, content), registry)
@@ -117,19 +114,6 @@ def configure(component: Component, options: Plain, path: str = "options") -> An
 
 def _default_dirs(manager: PluginManager) -> list[Path]:
     return [builtin_dir(), *manager.recipe_dirs()]
-
-
-def _lay_all(groups: Sequence[Sequence[Layer]]) -> Plain:
-    content: Plain = {}
-    seen: dict[Path, Layer] = {}
-    for layer in (layer for group in groups for layer in group):
-        if layer.path in seen:
-            lay_again(content, layer)
-            continue
-        seen[layer.path] = layer
-        content = lay(content, layer.content)
-        check_names(content, layer)
-    return content
 
 
 def _parse(overrides: Sequence[str]) -> Plain:
