@@ -85,6 +85,8 @@ def _exactly(targets: list[str]) -> str:
 
 def layers(module: nn.Module) -> dict[str, nn.Module]:
     """The adapted layers by name."""
+    if not any(is_lora(name) for name, _ in module.named_parameters()):
+        return {}  # importing peft takes seconds
     from peft.tuners.lora import LoraLayer
 
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, LoraLayer)}
@@ -146,3 +148,11 @@ def detached(module: nn.Module) -> Iterator[nn.Module]:
     finally:
         for name, layer in found.items():
             module.set_submodule(name, layer)
+
+
+def remove(module: nn.Module) -> None:
+    """Take LoRA out for good; the base is then as it was before ``inject``, or merged if it was merged."""
+    for name, layer in layers(module).items():
+        module.set_submodule(name, layer.get_base_layer())
+    if hasattr(module, "peft_config"):
+        del module.peft_config

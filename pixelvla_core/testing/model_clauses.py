@@ -1,0 +1,266 @@
+"""Clauses on what the base computes: what must not change, what may learn, and what is saved.
+
+Each clause takes the subject, returns what it measured in words, and raises ClauseError if it does not hold.
+
+Shapes: B batch, S sequence, H horizon, A action dim.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pixelvla_core.model import freeze, lora
+from pixelvla_core.model.pixelvla import PixelVLA
+from pixelvla_core.seam.batch import Batch
+from pixelvla_core.seam.prefix import Prefix
+from pixelvla_core.testing.subject import HORIZON, Subject, example_actions, expect, expect_close
+
+
+def no_prompt(subject: Subject) -> str:
+    """Wrapped, and without prompts and masks, the model computes exactly what the base computes."""
+    model = subject.wrap()
+    base, wrapped = subject.prefix(), model.prefix(model.collate(subject.samples, train=False).to(subject.device))
+    expect(wrapped.names == base.names, f"wrapping adds the spans {set(wrapped.names) - set(base.names)}")
+    expect(torch.equal(wrapped.tokens_BSD, base.tokens_BSD), "wrapping changes the tokens")
+    hidden = [subject.adapter.hidden(prefix) for prefix in (base, wrapped)]
+    expect(torch.equal(*hidden), "wrapping changes the hidden states")
+    return "hidden states are bit-identical"
+
+
+def invalid_tokens(subject: Subject) -> str:
+    """Inserted tokens that are not valid change nothing, wherever they stand and whatever they hold."""
+    base = subject.prefix()
+    junk, where = subject.junk(base), (*(f"image:{camera}" for camera in subject.spec.cameras), "instruction", "")
+    unseen = torch.zeros(junk.shape[:2], dtype=torch.bool, device=junk.device)
+    wanted = subject.adapter.hidden(base)[base.valid_BS]
+    details = []
+    for after in where:
+        grown = base.insert("junk", junk, unseen, after=after)
+        found = subject.adapter.hidden(grown)[grown.valid_BS]
+        details.append(expect_close(found, wanted, f"with tokens that are not valid after {after or 'the end'!r}"))
+    return max(details)
+
+
+def later_tokens(subject: Subject) -> str:
+    """What stands before a new block does not see it."""
+    base = subject.prefix()
+    grown = base.insert("query", subject.junk(base), after="", new_block=True)
+    S = base.tokens_BSD.shape[1]
+    found, wanted = subject.adapter.hidden(grown)[:, :S], subject.adapter.hidden(base)
+    return expect_close(found[base.valid_BS], wanted[base.valid_BS], "with and without tokens behind them")
+
+
+def seen_tokens(subject: Subject) -> str:
+    """Inserted tokens that are valid are seen by what comes after them."""
+    base = subject.prefix()
+    grown = base.insert("pixel", subject.junk(base), after=f"image:{subject.spec.cameras[0]}")
+    columns = [grown.read("query", subject.adapter.hidden(grown)) for grown in map(_queried(subject), (base, grown))]
+    expect(not torch.allclose(*columns, atol=1e-3), "tokens inserted after the image change nothing that follows")
+    return "what follows an inserted token depends on it"
+
+
+def _queried(subject: Subject):
+    return lambda prefix: prefix.insert("query", subject.junk(prefix, 2), after="", new_block=True)
+
+
+def past(subject: Subject) -> str:
+    """prefill() and then hidden() with the past equal one pass over everything, also without autograd between."""
+    base = subject.prefix()
+    queries = subject.junk(base, HORIZON) / 10
+    whole = base.insert("query", queries, after="", new_block=True)
+    wanted = whole.read("query", subject.adapter.hidden(whole))
+    found = subject.adapter.hidden(Prefix.of("query", queries), subject.adapter.prefill(base))
+    return expect_close(found, wanted, "queries after a past, and in one pass")
+
+
+def one_by_one(subject: Subject) -> str:
+    """A batch of mixed prompts gives each sample what it gives alone; padding never changes a valid output."""
+    model, samples = subject.wrap(), subject.prompted()
+    together = model.predict(model.collate(samples, train=False).to(subject.device))
+    alone = torch.cat([model.predict(model.collate([s], train=False).to(subject.device)) for s in samples])
+    return expect_close(together, alone, "samples in a batch, and one by one")
+
+
+def native(subject: Subject) -> str:
+    """The base's own loss is a finite scalar, its actions [B, H, A], in a batch as one by one."""
+    if "native" not in subject.spec.provides:
+        return "not provided"
+    batch, B = _with_actions(subject), len(subject.samples)
+    prefix = subject.adapter.prefix(batch, subject.adapter.features(batch, ()))
+    loss = subject.adapter.native_loss(prefix, batch)
+    expect(loss.ndim == 0 and torch.isfinite(loss), f"native_loss returned {loss}; expected a finite scalar")
+    found, shape = subject.adapter.native_actions(prefix, batch), (B, *_chunk(subject))
+    expect(tuple(found.shape) == shape, f"native_actions has shape {tuple(found.shape)}, expected {shape}")
+    batches = [subject.batch([sample]) for sample in subject.samples]
+    alone = [
+        subject.adapter.native_actions(subject.prefix([s]), b) for s, b in zip(subject.samples, batches, strict=True)
+    ]
+    return expect_close(found, torch.cat(alone), "native actions in a batch, and one by one")
+
+
+def flow(subject: Subject) -> str:
+    """The flow's loss is [B, H, A], its samples too, and tokens that are not valid change neither."""
+    if "flow" not in subject.spec.provides:
+        return "not provided"
+    batch = _with_actions(subject)
+    base = subject.adapter.prefix(batch, subject.adapter.features(batch, ()))
+    shape = (len(subject.samples), *_chunk(subject))
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(subject.device)
+    time = torch.linspace(0.2, 0.8, len(noise), device=subject.device)
+    junk = subject.junk(base)
+    unseen = torch.zeros(junk.shape[:2], dtype=torch.bool, device=junk.device)
+    grown = base.insert("junk", junk, unseen, after=f"image:{subject.spec.cameras[0]}")
+    for run in (
+        lambda p: subject.adapter.flow_loss(p, batch, noise, time),
+        lambda p: _sampled(subject, p, batch, noise),
+    ):
+        found, wanted = run(grown), run(base)
+        expect(tuple(wanted.shape) == shape, f"the flow gives shape {tuple(wanted.shape)}, expected {shape}")
+        detail = expect_close(found, wanted, "the flow with and without tokens that are not valid")
+    return detail
+
+
+def _sampled(subject: Subject, prefix: Prefix, batch: Batch, noise: Tensor) -> Tensor:
+    return subject.adapter.flow_sample(prefix, batch, noise, 2)
+
+
+def _chunk(subject: Subject) -> tuple[int, int]:
+    return subject.spec.action.horizon, subject.spec.action.dim
+
+
+def _with_actions(subject: Subject) -> Batch:
+    horizon = subject.spec.action.horizon
+    rows = [example_actions(subject.spec, seed, horizon) for seed in range(len(subject.samples))]
+    actions_BHA = torch.stack([torch.from_numpy(row["actions"]) for row in rows])
+    valid_BH = torch.ones(actions_BHA.shape[:2], dtype=torch.bool)
+    batch = replace(subject.batch(), actions_BHA=actions_BHA, action_valid_BH=valid_BH)
+    return batch.to(subject.device)
+
+
+def names(subject: Subject) -> str:
+    """Wrapping and LoRA leave the names of the base's own tensors as they are."""
+    before = list(subject.adapter.module.state_dict())
+    model = subject.wrap()
+    expect(list(model.base.state_dict()) == before, "wrapping changes the names in the base's state dict")
+    own = {id(parameter) for parameter in model.base.parameters()}
+    twice = [name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in own]
+    expect(len(twice) == len(list(model.base.named_parameters(remove_duplicate=False))), "the base is registered twice")
+    return f"{len(before)} tensors keep their names"
+
+
+def lora_identity(subject: Subject) -> str:
+    """LoRA on the group llm is an identity until it is trained, and leaves nothing behind when it is removed."""
+    module, before = subject.adapter.module, subject.adapter.hidden(subject.prefix())
+    keys = list(module.state_dict())
+    trained = {name: p.requires_grad for name, p in module.named_parameters()}
+    targets = lora.inject(module, [subject.spec.groups["llm"]], rank=2, alpha=4.0)
+    try:
+        after = subject.adapter.hidden(subject.prefix())
+        expect(torch.equal(before, after), "the hidden states change when LoRA is injected")
+        expect(sorted(lora.base_state_dict(module)) == sorted(keys), "LoRA changes the names of the base's tensors")
+    finally:
+        lora.remove(module)
+        for name, p in module.named_parameters():
+            p.requires_grad_(trained[name])
+    expect(list(module.state_dict()) == keys, "removing LoRA does not restore the base")
+    return f"{len(targets)} linear layers, bit-identical"
+
+
+def gradients(subject: Subject) -> str:
+    """Of every group in turn: it alone receives gradient, and the groups that actions depend on receive some."""
+    model, reached = subject.wrap(), []
+    trained = {name: p.requires_grad for name, p in model.named_parameters()}
+    lora.inject(model.base, [subject.spec.groups["llm"]], rank=2, alpha=4.0)
+    try:
+        batch = model.collate(subject.prompted(), train=True).to(subject.device)
+        present = [group for group, found in freeze.parameters(model).items() if found and group != freeze.OTHER]
+        reached = [group for group in present if _reaches(model, batch, group)]
+    finally:
+        model.zero_grad(set_to_none=True)
+        lora.remove(model.base)
+        for name, p in model.named_parameters():
+            p.requires_grad_(trained[name])
+        model.eval()
+    missing = {"pixel", "prompt", "head", "lora", "vision", "llm"} - set(reached)
+    expect(not missing, f"the groups {sorted(missing)} receive no gradient; is something run under no_grad?")
+    return f"{', '.join(reached)}: each alone"
+
+
+def _reaches(model: PixelVLA, batch: Batch, group: str) -> bool:
+    """Train one group alone; whether it receives a gradient other than zero."""
+    freeze.apply(model, [group])
+    model.eval()
+    model.zero_grad(set_to_none=True)
+    members = freeze.parameters(model)
+    for loss in _losses(model, batch):
+        if loss.requires_grad:
+            loss.backward()
+    strays = [other for other, found in members.items() if other != group and any(p.grad is not None for p in found)]
+    expect(not strays, f"training {group!r} alone gives gradient to {strays}")
+    return any(p.grad is not None and bool(p.grad.any()) for p in members[group])
+
+
+def _losses(model: PixelVLA, batch: Batch) -> Iterator[Tensor]:
+    """Every loss that the base can be trained with; one at a time, so that one graph is in memory."""
+    yield model.loss(batch)
+    spec = model.backbone.spec
+    own = replace(
+        batch,
+        actions_BHA=_stretch(batch.actions_BHA, spec.action.horizon),
+        action_valid_BH=_stretch(batch.action_valid_BH, spec.action.horizon),
+    )
+    if "native" in spec.provides:
+        yield model.backbone.native_loss(model.prefix(own), own)
+    if "flow" in spec.provides:
+        noise_BHA = torch.zeros_like(own.actions_BHA)
+        time_B = torch.full(noise_BHA.shape[:1], 0.5, device=noise_BHA.device)
+        yield model.backbone.flow_loss(model.prefix(own), own, noise_BHA, time_B).mean()
+
+
+def _stretch(values: Tensor, horizon: int) -> Tensor:
+    """The first ``horizon`` steps, the last one repeated if there are fewer."""
+    steps = torch.arange(horizon, device=values.device).clamp(max=values.shape[1] - 1)
+    return values[:, steps]
+
+
+def saved(subject: Subject) -> str:
+    """save_base() and building from what it wrote give the same hidden states."""
+    if not hasattr(subject.adapter, "save_base"):
+        return "no save_base; checkpoints cannot carry this base"
+    with tempfile.TemporaryDirectory() as folder:
+        subject.adapter.save_base(Path(folder))
+        if subject.reload is None:
+            return "written, not read back; give check_backbone the Component to test that"
+        again = replace(subject, adapter=subject.reload(folder))
+        again.adapter.module.to(subject.device)
+        _same_weights(subject.adapter.module, again.adapter.module)
+        found, wanted = (one.adapter.hidden(one.prefix()) for one in (again, subject))
+    return expect_close(found, wanted, "the base, and what was saved and loaded")
+
+
+def _same_weights(module: nn.Module, again: nn.Module) -> None:
+    before, after = module.state_dict(), again.state_dict()
+    different = sorted(set(before) ^ set(after))
+    expect(not different, f"saving and loading changes the tensors {different[:3]}")
+
+
+CLAUSES = (
+    no_prompt,
+    invalid_tokens,
+    later_tokens,
+    seen_tokens,
+    past,
+    one_by_one,
+    native,
+    flow,
+    names,
+    lora_identity,
+    gradients,
+    saved,
+)
