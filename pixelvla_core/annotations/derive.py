@@ -46,17 +46,17 @@ def depth(mask: np.ndarray) -> np.ndarray:
     return distance[1:-1, 1:-1]
 
 
-def _extent(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """First and past-the-last row and column that hold a set pixel."""
+def extent(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """Return (top, bottom, left, right) of the set pixels of a mask that is not empty; bottom and right are exclusive."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
 def _inner(mask: np.ndarray) -> np.ndarray:
     """Rows and columns int[M, 2] of the pixels in the inner half of the mask's depth."""
-    top, bottom, left, right = _extent(mask)
+    top, bottom, left, right = extent(mask)
     depths = depth(mask[top:bottom, left:right])
-    return np.argwhere(depths * 2 >= max(2, depths.max())) + (top, left)
+    return np.argwhere(depths * 2 >= max(2, depths.max())) + np.array([top, left])
 
 
 def _centre(pixel: np.ndarray, shape: tuple[int, int]) -> tuple[float, float]:
@@ -98,7 +98,7 @@ def crossed(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 
 def _box(mask: np.ndarray, rng: np.random.Generator) -> Box:
-    top, bottom, left, right = _extent(mask)
+    top, bottom, left, right = extent(mask)
     height, width = mask.shape
     return Box(left / width, top / height, right / width, bottom / height)
 

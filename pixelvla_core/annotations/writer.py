@@ -1,4 +1,4 @@
-"""Writing a sidecar, shard by shard: each shard appears whole or not at all, and a second run goes on where one stopped.
+"""Writing a sidecar, shard by shard: each appears whole or not at all, and a second run goes on where one stopped.
 
 The bytes depend on the rows and the header alone, not on how often the work was interrupted.
 """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from pixelvla_core.contract.conventions import ORIENTATIONS, RULES, Gripper, Rotation, check_choice
-from pixelvla_core.contract.statistics import Statistics, pick
+from pixelvla_core.contract.statistics import Statistics, nearest, pick
 from pixelvla_core.errors import ContractError, suggest
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class ActionContract:
         if actions.shape[-1] != self.dim:
             raise ContractError(
                 f"Actions have {actions.shape[-1]} dimensions, but the contract of {self.dataset or 'this model'} has "
-                f"{self.dim}: {', '.join(self.names)}. Use the dataset that the contract was made for, or make a new one."
+                f"{self.dim}: {', '.join(self.names)}. Use the data that the contract was made for, or make a new one."
             )
 
     def check_compatible(
@@ -157,6 +157,26 @@ class ActionContract:
         """Return this contract with the statistics and the origin of another one."""
         self.check_compatible(other)
         return replace(self, **{name: getattr(other, name) for name in _FREE})
+
+    def with_norm_stats(self, norm_stats: Mapping[str, Mapping], key: str | None = None) -> ActionContract:
+        """Return this contract with the statistics and mask of a base model, so that the base keeps its scale.
+
+        Raises:
+            ContractError: the entry is unknown or not clear, or has other dimensions; names the nearest by content.
+        """
+        try:
+            key, entry = pick(norm_stats, key)
+        except ContractError as error:
+            near = nearest(norm_stats, self.statistics)
+            raise ContractError(f"{error} Nearest to this data: {near!r}." if near else str(error)) from None
+        statistics = Statistics.from_json(entry)
+        if statistics.dim != self.dim:
+            raise ContractError(
+                f"The base's statistics {key!r} have {statistics.dim} dimensions, the data {self.dim}: "
+                f"{', '.join(self.names)}. Take the statistics from the data instead."
+            )
+        mask = tuple(entry.get("mask", [True] * self.dim))
+        return replace(self, statistics=statistics, mask=mask, dataset=key, revision="", fingerprint="")
 
     @classmethod
     def from_norm_stats(cls, norm_stats: Mapping[str, Mapping], key: str | None = None, **facts: Any) -> ActionContract:
@@ -195,8 +215,8 @@ class ActionContract:
         known = {item.name for item in fields(cls)}
         if version != VERSION or set(data) != known:
             raise ContractError(
-                f"An action contract has version {version!r} and the fields {sorted(data)}; this pixelvla reads version "
-                f"{VERSION} with {sorted(known)}. Write it again with the pixelvla that reads it."
+                f"An action contract has version {version!r} and the fields {sorted(data)}; this pixelvla reads "
+                f"version {VERSION} with {sorted(known)}. Write it again with the pixelvla that reads it."
             )
         data["statistics"] = Statistics.from_json(data["statistics"])
         data["gripper"] = data["gripper"] and Gripper.from_json(data["gripper"])

@@ -108,8 +108,8 @@ def _higher_is_open(values_N: np.ndarray, name: str, state: np.ndarray | None, s
     columns = [index for index, text in enumerate(state_names) if _APERTURE.search(text.lower())]
     if state is None or not columns:
         raise ContractError(
-            f"Nothing tells which value of {name!r} opens the gripper: the state ({list(state_names) or 'none'}) has no "
-            f"finger or width to compare with. {_DECLARE}"
+            f"Nothing tells which value of {name!r} opens the gripper: the state ({list(state_names) or 'none'}) has "
+            f"no finger or width to compare with. {_DECLARE}"
         )
     opening_N = np.abs(state[:, columns]).mean(1)
     if opening_N.std() == 0:
@@ -117,8 +117,8 @@ def _higher_is_open(values_N: np.ndarray, name: str, state: np.ndarray | None, s
     correlation = float(np.corrcoef(values_N, opening_N)[0, 1])
     if abs(correlation) < _CORRELATION:
         raise ContractError(
-            f"The commands {name!r} and the measured opening hardly agree (correlation {correlation:.2f}), so which value "
-            f"is open cannot be told. {_DECLARE}"
+            f"The commands {name!r} and the measured opening hardly agree (correlation {correlation:.2f}), so which "
+            f"value is open cannot be told. {_DECLARE}"
         )
     return correlation > 0
 

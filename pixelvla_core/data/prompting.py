@@ -48,8 +48,8 @@ class PromptMix:
     def draw(self, rng: np.random.Generator) -> tuple[str, ...]:
         """Draw the kinds of prompts of one sample; empty for "none"."""
         mixtures = list(self.weights)
-        weights = np.fromiter(self.weights.values(), float)
-        chosen = mixtures[np.searchsorted(np.cumsum(weights), rng.random() * weights.sum(), side="right")]
+        limits = np.cumsum(list(self.weights.values()))
+        chosen = mixtures[np.searchsorted(limits, rng.random() * limits[-1], side="right")]
         return () if chosen == NONE else tuple(chosen.split("+"))
 
 

@@ -1,0 +1,128 @@
+"""Checking a whole sidecar, file by file and row by row, against its manifest and its dataset."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixelvla_core.annotations.derive import extent
+from pixelvla_core.annotations.reader import read_manifest, read_shard
+from pixelvla_core.annotations.schema import ABSENT, FAILED, OK, STATUSES, Annotation, from_dict
+from pixelvla_core.errors import UserError, suggest
+
+_EDGE = 1e-4
+"""Coordinates are stored in float32."""
+
+
+def validate(folder: Path, *, fingerprint: str | None = None, lengths: Sequence[int] | None = None) -> list[str]:
+    """Check a sidecar.
+
+    Args:
+        folder: the sidecar.
+        fingerprint: of the dataset it should belong to; not compared if left out.
+        lengths: number of frames of each episode of the dataset, to find rows that belong to no frame.
+
+    Returns:
+        One line per problem; empty if all is well.
+
+    Raises:
+        DataError: there is no readable manifest.
+    """
+    manifest = read_manifest(folder)
+    return list(_problems(Path(folder), manifest, fingerprint, lengths))
+
+
+def _problems(
+    folder: Path, manifest: Mapping[str, Any], fingerprint: str | None, lengths: Sequence[int] | None
+) -> Iterator[str]:
+    if fingerprint not in (None, manifest["fingerprint"]):
+        yield (
+            f"manifest.json: made for fingerprint {manifest['fingerprint'][:12]}, the dataset has {fingerprint[:12]}: "
+            "the data changed, or it is another dataset"
+        )
+    yield from _stray(folder, manifest)
+    counts, last = Counter[str](), (-1, -1, -1)
+    for entry in manifest["files"]:
+        try:
+            rows = read_shard(folder, entry).to_pylist()
+        except UserError as error:
+            yield str(error)
+            continue
+        counts.update(row["status"] for row in rows)
+        for number, row in enumerate(rows):
+            key = (row["episode"], row["frame"], row["instance"])
+            where = f"{entry['path']}, row {number} (episode {key[0]}, frame {key[1]}, instance {key[2]})"
+            if key <= last:
+                yield f"{where}: rows are not in the order of episode, frame and instance, or one is there twice"
+            last = key
+            yield from (f"{where}: {problem}" for problem in _row(row, manifest["camera"], lengths))
+    stated = {name: count for name, count in manifest["counts"].items() if name in STATUSES}
+    if stated != dict(counts):
+        yield f"manifest.json: counts {stated}, the files hold {dict(counts)}"
+
+
+def _stray(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
+    listed = {entry["path"] for entry in manifest["files"]}
+    for path in sorted(folder.rglob("*.parquet")):
+        if (name := path.relative_to(folder).as_posix()) not in listed:
+            yield f"{name}: not in the manifest"
+
+
+def _row(data: Mapping[str, Any], camera: str, lengths: Sequence[int] | None) -> Iterator[str]:
+    try:
+        row = from_dict(data)
+    except (UserError, TypeError, ValueError) as error:
+        yield f"damaged values: {error}"
+        return
+    if lengths is not None and not (0 <= row.episode < len(lengths) and 0 <= row.frame < lengths[row.episode]):
+        yield "the dataset has no such frame"
+    if row.camera != camera:
+        yield f"camera {row.camera!r}, the manifest says {camera!r}"
+    if row.status not in STATUSES:
+        yield f"status {row.status!r}.{suggest(row.status, STATUSES)} Expected one of {', '.join(STATUSES)}"
+    if not 0 <= row.score <= 1:
+        yield f"score {row.score}; expected 0 to 1"
+    if (row.mask is None and row.status == OK) or (row.mask is not None and row.status in (ABSENT, FAILED)):
+        yield f"status {row.status!r} {'without' if row.mask is None else 'with'} a mask"
+    if row.mask is not None:
+        yield from _mask(row)
+
+
+def _mask(row: Annotation) -> Iterator[str]:
+    try:
+        row.mask.check()
+    except UserError as error:
+        yield str(error)
+        return
+    mask = row.mask.decode()
+    if not mask.any():
+        yield "the mask is empty"
+        return
+    if row.box is not None and not _encloses(row.box, mask):
+        yield f"{row.box} does not enclose the mask"
+    for point in row.points:
+        if _at(mask, point.x, point.y) != point.positive:
+            yield f"{point} is {'outside' if point.positive else 'inside'} the mask"
+    for line in row.lines:
+        if not all(_at(mask, x, y) for x, y in line.vertices):
+            yield f"{line} leaves the mask"
+
+
+def _encloses(box: Any, mask: np.ndarray) -> bool:
+    top, bottom, left, right = extent(mask)
+    height, width = mask.shape
+    return (
+        box.x0 <= left / width + _EDGE
+        and box.y0 <= top / height + _EDGE
+        and box.x1 >= right / width - _EDGE
+        and box.y1 >= bottom / height - _EDGE
+    )
+
+
+def _at(mask: np.ndarray, x: float, y: float) -> bool:
+    height, width = mask.shape
+    return bool(mask[min(int(y * height), height - 1), min(int(x * width), width - 1)])
