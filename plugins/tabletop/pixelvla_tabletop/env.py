@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pixelvla_core.errors import UserError, suggest
 
 from . import spec
-from .model import DRAWER_TRAVEL, TIMESTEP, build
+from .model import TIMESTEP, build
 from .render import FrontRenderer
 from .scene import Scene, sample_scene
 from .tasks import Judge, Outcome
@@ -130,7 +130,7 @@ class TabletopEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self.data = mujoco.MjData(self.model)
         for name, value in zip(_JOINTS, (*scene.start, spec.FINGER_TRAVEL, spec.FINGER_TRAVEL), strict=True):
             self.data.joint(name).qpos = value
-        self.data.joint("drawer").qpos = scene.drawer_open * 1.0
+        self.data.joint("drawer").qpos = scene.drawer_open
         self._target = np.array(scene.start)
         self.data.ctrl[:] = (*scene.start, spec.FINGER_TRAVEL, spec.FINGER_TRAVEL)
         mujoco.mj_forward(self.model, self.data)
@@ -233,6 +233,3 @@ class TabletopEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 def _check(what: str, name: str, known: tuple[str, ...]) -> None:
     if name not in known:
         raise UserError(f"unknown {what} {name!r}.{suggest(name, known)} Known: {', '.join(known)}.")
-
-
-assert DRAWER_TRAVEL > 0

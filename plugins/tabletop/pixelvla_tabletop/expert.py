@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .env import TabletopEnv
-from .model import HANDLE_TOP, HANDLE_X, HANDLE_Z
+from .furniture import HANDLE_TOP, HANDLE_X, HANDLE_Z
 from .spec import FINGER_TRAVEL, GRIPPER_CLOSED, GRIPPER_OPEN
 
 #: Metres and radians per step.

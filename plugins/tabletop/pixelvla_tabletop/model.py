@@ -14,17 +14,12 @@ import numpy as np
 
 from .objects import COLOURS, Part
 from .scene import Item, Look, Scene
+from .furniture import DRAWER_TRAVEL, FRONT_X, HANDLE_X
 from .spec import CAMERA, FINGER_TRAVEL, WORKSPACE_HIGH, WORKSPACE_LOW
 from .textures import SIZE, texture
+from .view import FOVY, camera_frame
 
 TIMESTEP = 0.005
-#: x of the drawer's front when shut, and of the middle of the bar one grasps.
-FRONT_X = 0.20
-HANDLE_X = FRONT_X - 0.036
-HANDLE_Z = 0.034
-HANDLE_TOP = 0.062
-DRAWER_TRAVEL = 0.10
-
 _GEOM = mujoco.mjtGeom
 _KINDS = {
     "box": _GEOM.mjGEOM_BOX,
@@ -36,7 +31,7 @@ _KINDS = {
 #: Geom groups: the renderer shows 0..2, so collision stand-ins in group 3 are felt but not seen.
 _HIDDEN_GROUP = 3
 _CHARCOAL, _WHITE, _STEEL = (0.13, 0.13, 0.15, 1), (0.95, 0.95, 0.95, 1), (0.32, 0.33, 0.36, 1)
-_WOOD, _DARK_WOOD, _LASER = (0.55, 0.40, 0.27, 1), (0.40, 0.28, 0.18, 1), (1.0, 0.0, 0.6, 1)
+_WOOD, _DARK_WOOD, _LASER = (0.55, 0.40, 0.27, 1), (0.40, 0.28, 0.18, 1), (1.0, 0.1, 0.7, 0.9)
 
 
 def build(scene: Scene) -> mujoco.MjModel:
@@ -60,7 +55,7 @@ def _options(spec: mujoco.MjSpec) -> None:
     spec.visual.quality.offsamples = 4
     spec.visual.quality.numslices, spec.visual.quality.numstacks, spec.visual.quality.numquads = 16, 8, 1
     spec.visual.quality.shadowsize = 512
-    spec.visual.map.znear, spec.visual.map.shadowclip = 0.05, 1.0
+    spec.visual.map.znear, spec.visual.map.shadowclip = 0.05, 0.9
     spec.stat.extent = 0.7
     spec.stat.center = (0.0, 0.0, 0.0)
 
@@ -69,10 +64,12 @@ def _look(spec: mujoco.MjSpec, look: Look, seed: int) -> None:
     spec.visual.headlight.ambient = (look.ambient,) * 3
     spec.visual.headlight.diffuse = (0.30, 0.30, 0.30)
     spec.visual.headlight.specular = (0.0, 0.0, 0.0)
+    toward = np.array(look.light_direction) / np.linalg.norm(look.light_direction)
     spec.worldbody.add_light(
         type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
-        pos=(0, 0, 1),
-        dir=look.light_direction,
+        # The shadow map is centred on the ray from here: off the table's middle, its far side would be speckled.
+        pos=np.array([0.03, 0.0, 0.0]) - 2 * toward,
+        dir=toward,
         diffuse=look.light_colour,
         specular=(0.1, 0.1, 0.1),
         castshadow=True,
@@ -80,37 +77,31 @@ def _look(spec: mujoco.MjSpec, look: Look, seed: int) -> None:
     _camera(spec, look.camera_offset)
     _material(spec, "table", look.table, look.table_colour, seed)
     _material(spec, "floor", look.floor, look.floor_colour, seed + 1)
-    _plane(spec, "table", (0.27, 0.30), (0.03, 0.0, 0.0), felt=True)
-    _plane(spec, "floor", (1.2, 1.2), (0.3, 0.0, -0.25), felt=False)
+    _sheet(spec, "table", (0.27, 0.30), (0.03, 0.0, 0.0), felt=True)
+    _sheet(spec, "floor", (1.2, 1.2), (0.3, 0.0, -0.25), felt=False)
 
 
-def _plane(
+def _sheet(
     spec: mujoco.MjSpec, name: str, half_size: tuple[float, float], pos: tuple[float, float, float], *, felt: bool
 ) -> None:
-    """A flat sheet. Planes are left out of the shadow map, which a software renderer would otherwise fill twice per picture."""
+    """A flat sheet: a plane to be felt, a slab to be seen, because a plane throws speckled shadows on itself."""
+    if felt:
+        spec.worldbody.add_geom(type=_GEOM.mjGEOM_PLANE, size=(*half_size, 1), pos=pos, group=_HIDDEN_GROUP)
+    x, y, z = pos
     spec.worldbody.add_geom(
         name=name,
-        type=_GEOM.mjGEOM_PLANE,
-        size=(*half_size, 0.5),
-        pos=pos,
+        type=_GEOM.mjGEOM_BOX,
+        size=(*half_size, 0.02),
+        pos=(x, y, z - 0.02),
         material=name,
-        contype=int(felt),
-        conaffinity=int(felt),
+        contype=0,
+        conaffinity=0,
     )
 
 
 def _camera(spec: mujoco.MjSpec, offset: tuple[float, float, float]) -> None:
-    """Look down at the middle of the table, steeply enough to read x and y, flat enough to read the height."""
-    azimuth, elevation, distance = offset[0], math.radians(53) + offset[1], 0.88 + offset[2]
-    back = np.array([math.cos(elevation) * math.cos(azimuth), math.cos(elevation) * math.sin(azimuth), 0])
-    forward = np.array([back[0], back[1], -math.sin(elevation)])
-    right = np.array([math.sin(azimuth), -math.cos(azimuth), 0])
-    position = np.array([0.035, 0.0, 0.05]) - distance * forward
-    _add_camera(spec, position, right, np.cross(right, forward))
-
-
-def _add_camera(spec: mujoco.MjSpec, position: np.ndarray, right: np.ndarray, up: np.ndarray) -> None:
-    camera = spec.worldbody.add_camera(name=CAMERA, pos=position, fovy=31.0)
+    position, right, up = camera_frame(offset)
+    camera = spec.worldbody.add_camera(name=CAMERA, pos=position, fovy=FOVY)
     camera.alt.type = mujoco.mjtOrientation.mjORIENTATION_XYAXES
     camera.alt.xyaxes = np.concatenate([right, up])
 

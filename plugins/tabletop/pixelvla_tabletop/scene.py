@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .language import instruction
-from .objects import COLOURS, HELD_OUT_NOUN_PAIRS, HELD_OUT_PAIRS, SHAPES, TRAIN_PAIRS, TRAIN_SHAPES, Shape
+from .objects import HELD_OUT_NOUN_PAIRS, HELD_OUT_PAIRS, SHAPES, TRAIN_PAIRS, Shape
+from .furniture import HANDLE_X, HANDLE_Z
 from .spec import AXES, OBJECT_TASKS, SPLITS, TASKS
+from .view import camera_frame, hand_hides
 
 Pair = tuple[str, str]
 
@@ -136,6 +138,8 @@ def _attempt(rng: np.random.Generator, task: str, split: str, axis: str | None, 
         start=_draw_start(rng),
         look=_draw_look(rng, axis),
     )
+    if _hidden(scene):
+        return None
     choice = int(rng.integers(1000))
     return _shuffled(
         rng,
@@ -199,6 +203,16 @@ def _draw_start(rng: np.random.Generator) -> tuple[float, float, float, float, f
     return x, y, z, roll, pitch, yaw
 
 
+def _hidden(scene: Scene) -> bool:
+    """Whether the gripper covers, at the start, something the task is about: nobody could point at it then."""
+    camera, tool = camera_frame(scene.look.camera_offset)[0], np.array(scene.start[:3])
+    if scene.target is None:
+        handle = np.array([HANDLE_X - scene.drawer_open, scene.cabinet_y, HANDLE_Z])
+        return hand_hides(handle, tool, camera, 0.035)
+    items = [scene.items[i] for i in (scene.target, scene.reference) if i is not None]
+    return any(hand_hides(np.array([it.x, it.y, it.shape.half_height]), tool, camera, 0.025) for it in items)
+
+
 def _shuffled(rng: np.random.Generator, scene: Scene) -> Scene:
     """Reorder the objects so that an index says nothing about an object's role."""
     order = [int(i) for i in rng.permutation(len(scene.items))]
@@ -236,13 +250,13 @@ def _draw_camera(rng: np.random.Generator) -> tuple[float, float, float]:
 def _draw_light(rng: np.random.Generator, look: Look) -> Look:
     angle, tilt = rng.uniform(0, 2 * np.pi), rng.uniform(0.25, 0.55)
     tint = 1.0 + rng.uniform(-0.15, 0.15, 3)
-    level = float(rng.choice([rng.uniform(0.35, 0.48), rng.uniform(0.72, 0.85)]))
+    level = float(rng.choice([rng.uniform(0.22, 0.38), rng.uniform(0.58, 0.70)]))
     r, g, b = (float(v) for v in np.clip(level * tint, 0, 1))
     return replace(
         look,
         light_direction=(float(tilt * np.cos(angle)), float(tilt * np.sin(angle)), -1.0),
         light_colour=(r, g, b),
-        ambient=float(rng.uniform(0.25, 0.45)),
+        ambient=float(rng.uniform(0.22, 0.42)),
     )
 
 
@@ -263,6 +277,3 @@ def _any_colour(rng: np.random.Generator, saturation: float = 0.7) -> tuple[floa
     base = rng.uniform(0.35, 0.85)
     r, g, b = (float(v) for v in np.clip(base + saturation * rng.uniform(-0.4, 0.4, 3), 0.1, 0.95))
     return r, g, b
-
-
-__all__ = ["COLOURS", "TRAIN_SHAPES", "Item", "Look", "Scene", "sample_scene"]
