@@ -183,3 +183,9 @@ def test_doctor_says_something_of_everything(capsys):
     for name in ("python", "plugins", "packages", "EGL", "ffmpeg", "torch", "cuda", "bitsandbytes", "disk"):
         assert name in out
     assert status == (1 if "\nMISSING" in out else 0)
+
+
+@pytest.mark.slow
+def test_plugins_check_prints_every_clause_and_exits_0_for_the_example_backbone(capsys):
+    assert main(["plugins", "check", "third_party"]) == 0
+    assert "clauses hold" in capsys.readouterr().out

@@ -15,13 +15,17 @@ import click
 @click.option("--split", "splits", multiple=True, help="Only these splits; may be given again.")
 @click.option("--episodes", type=click.IntRange(min=1), help="Episodes per task and split.")
 @click.option("--prompts", multiple=True, help="none, point, line, box or mask, given on the first observation.")
-@click.option("--segmenter", help="From the prompt to the mask.")
+@click.option("--segmenter", help="From the prompt to the mask; oracle: the exact one.")
 @click.option("--tracker", help="The mask through time.")
 @click.option("--execute", type=click.IntRange(min=1), help="Steps of each chunk to execute before the next one.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that run episodes in parallel.")
 @click.option("--seed", type=int, help="The first episode's seed.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where results.json goes; RUN by default.")
-def evaluate(run: Path, out: Path | None, **options: Any) -> None:
+@click.option("--slots", type=click.IntRange(min=1), help="Episodes that each worker runs in lockstep.")
+@click.option("--device", help="Where the workers put the model: cpu or cuda.")
+@click.option("--films", type=click.IntRange(min=0), help="Episodes of each kind whose pictures are kept.")
+@click.option("--name", default="", help="What to call the model in tables; the run's name by default.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where results.json goes; RUN/eval by default.")
+def evaluate(run: Path, out: Path | None, name: str, **options: Any) -> None:
     """Measure success in closed loop, with 95 % intervals, per task and split.
 
     RUN is a folder that `pixelvla train` or `pixelvla wrap` wrote. What is not given comes from its recipe.
@@ -29,4 +33,4 @@ def evaluate(run: Path, out: Path | None, **options: Any) -> None:
     from pixelvla_core.evaluate.run import evaluate as measure
 
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
-    measure(run, out=out, **{key: value for key, value in given.items() if value not in (None, [])})
+    measure(run, out=out, name=name, **{key: value for key, value in given.items() if value not in (None, [])})

@@ -22,13 +22,16 @@ def plugins(ctx: click.Context) -> None:
 
 @plugins.command()
 @click.argument("name")
-def check(name: str) -> None:
-    """Run the conformance suite on backbone NAME."""
+@click.option("--weights", help="What the backbone shall load; random weights, where it has them, if left out.")
+@click.pass_context
+def check(ctx: click.Context, name: str, weights: str | None) -> None:
+    """Run the conformance suite on backbone NAME; exits with 1 if a clause fails."""
     component = PluginManager.load().registry.get("backbone", name)
     from pixelvla_core.testing import check_backbone  # after the look-up: it imports torch
 
-    check_backbone(component)
-    click.echo(f"Backbone {name!r} keeps the contract.")
+    report = check_backbone(component, weights=weights)
+    click.echo(str(report))
+    ctx.exit(0 if report.ok else 1)
 
 
 def listing(manager: PluginManager) -> list[str]:
