@@ -118,6 +118,8 @@ def _announce(job: Job, name: str, stage: Stage, table: list[freeze.Row]) -> Non
         f"Stage {name}: {stage.steps} steps of {effective} samples, lr {stage.lr:g} ({stage.schedule}), "
         f"{stage.precision}, on {job.accelerator.device} x {job.accelerator.num_processes}"
     )
+    learning = sum(row.parameters for row in table if row.trained)
+    job.progress.say(f"  {learning:,} of {sum(row.parameters for row in table):,} parameters learn")
     for row in table:
         learns = "trains" if row.trained else "frozen"
         job.progress.say(f"  {row.group:<10} {learns}  {row.parameters:>13,} parameters in {row.tensors} tensors")

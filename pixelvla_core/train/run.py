@@ -59,7 +59,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False, registry: Registry | 
     check_trackers(recipe.log.trackers)
     registry = PluginManager.load().registry if registry is None else registry
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    accelerator = Accelerator(log_with=recipe.log.trackers, project_dir=str(out), kwargs_handlers=[unused])
+    accelerator = Accelerator(log_with=recipe.log.trackers or None, project_dir=str(out), kwargs_handlers=[unused])
     kept = f"Checkpoints in {out / FOLDER} are whole."
     with ExitStack() as stack:
         if accelerator.is_main_process:
@@ -71,7 +71,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False, registry: Registry | 
 def _train(recipe: Recipe, out: Path, resume: bool, registry: Registry, accelerator: Accelerator) -> Path:
     data = registry.get("dataset", recipe.data.name)
     dataset = data.build(configure(data, recipe.data.options, "data.options"))
-    start = _start(recipe, out, resume, dataset.fingerprint, accelerator.num_processes)
+    start = _start(recipe, out, resume, dataset.fingerprint, accelerator.num_processes, registry)
     if accelerator.is_main_process:
         remove_partials(out / FOLDER)
         save_recipe(recipe, out / RECIPE)
@@ -130,7 +130,7 @@ def _absolute(recipe: Recipe) -> Recipe:
     return replace(recipe, backbone=replace(recipe.backbone, weights=str(Path(weights).resolve())))
 
 
-def _start(recipe: Recipe, out: Path, resume: bool, data: str, world: int) -> Start:
+def _start(recipe: Recipe, out: Path, resume: bool, data: str, world: int, registry: Registry) -> Start:
     fresh = Start(Position(stage=0, step=0, data=data, world=world))
     if not checkpoints(out):
         return fresh
@@ -140,7 +140,7 @@ def _start(recipe: Recipe, out: Path, resume: bool, data: str, world: int) -> St
         )
     folder = newest(out, for_training=True)
     position = read_position(folder)
-    check_unchanged(load_recipe(folder / RECIPE), recipe, position, fresh.position, folder)
+    check_unchanged(load_recipe(folder / RECIPE, registry=registry), recipe, position, fresh.position, folder)
     return Start(position, folder)
 
 

@@ -1,0 +1,169 @@
+"""A run that is killed and resumed ends bit-identical to one that was not: real processes, real SIGKILL."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pixelvla_core.files import sha256
+
+TOY = Path(__file__).with_name("toy") / "train_toy.py"
+LAST = "step-000014"
+
+
+class Trainer:
+    """A process that has everything imported and forks one training process per order."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, str(TOY), "--serve"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        assert self._line() == "ready"
+
+    def start(self, out: Path, *arguments: str) -> int:
+        self.process.stdin.write("\t".join([str(out), *arguments]) + "\n")
+        self.process.stdin.flush()
+        return int(self._line())
+
+    def wait(self) -> int:
+        return int(self._line())
+
+    def run(self, out: Path, *arguments: str) -> int:
+        self.start(out, *arguments)
+        return self.wait()
+
+    def _line(self) -> str:
+        return self.process.stdout.readline().strip()
+
+
+@pytest.fixture(scope="module")
+def trainer() -> Iterator[Trainer]:
+    trainer = Trainer()
+    yield trainer
+    trainer.process.stdin.close()
+    trainer.process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def whole(trainer: Trainer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert trainer.run(out) == 0, log(out)
+    return out
+
+
+def log(out: Path) -> str:
+    return Path(f"{out}.log").read_text()
+
+
+def content(run: Path, step: str = LAST) -> dict[str, str]:
+    """Hash of every file of a checkpoint."""
+    return {file.name: sha256(file) for file in sorted((run / "checkpoints" / step).iterdir())}
+
+
+def losses(run: Path) -> list[tuple[int, float, float]]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(row["step"], row["loss"], row["grad_norm"]) for row in rows]
+
+
+def kill_when(pid: int, moment, seconds: float = 60) -> None:
+    """Kill a process as soon as ``moment()`` holds, or at the end of its time."""
+    end = time.monotonic() + seconds
+    while not moment() and time.monotonic() < end and Path(f"/proc/{pid}").exists():
+        time.sleep(0.0005)
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def checkpoint(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step-{step:06d}"
+
+
+def saving(run: Path, step: int) -> bool:
+    """Whether a checkpoint is being written right now."""
+    return any((run / "checkpoints").glob(f".step-{step:06d}.*.partial"))
+
+
+MOMENTS = {
+    "before the first checkpoint": lambda run: (run / "recipe.yaml").exists(),
+    "while the first is written": lambda run: saving(run, 2),
+    "in the first stage": lambda run: checkpoint(run, 4).exists(),
+    "between the stages": lambda run: checkpoint(run, 6).exists(),
+    "while a later one is written": lambda run: saving(run, 9),
+    "in the second stage": lambda run: checkpoint(run, 12).exists(),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_and_resumed_is_bit_identical(moment: str, trainer: Trainer, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    pid = trainer.start(out)
+    kill_when(pid, lambda: MOMENTS[moment](out))
+    assert trainer.wait() == -signal.SIGKILL, log(out)
+    assert not checkpoint(out, 14).exists()
+    assert trainer.run(out, "--resume") == 0, log(out)
+    assert content(out) == content(whole)
+    assert losses(out) == losses(whole)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_again_and_again_at_random(seed: int, trainer: Trainer, whole: Path, tmp_path: Path) -> None:
+    random.seed(seed)
+    out, status, kills = tmp_path / "run", None, 0
+    while status != 0:
+        pid = trainer.start(out, "--resume")
+        end = time.monotonic() + random.uniform(0.2, 1.5) * 1.3**kills
+        kill_when(pid, lambda end=end: time.monotonic() > end)
+        status = trainer.wait()
+        kills += status != 0
+        assert status in (0, -signal.SIGKILL), log(out)
+    assert kills > 0
+    assert content(out) == content(whole)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(trainer: Trainer, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    pid = trainer.start(out)
+    while not checkpoint(out, 6).exists():
+        time.sleep(0.001)
+    os.kill(pid, signal.SIGINT)
+    assert trainer.wait() == 130, log(out)
+    assert f"pixelvla train --out {out} --resume" in log(out)
+    assert trainer.run(out, "--resume") == 0, log(out)
+    assert content(out) == content(whole)
+
+
+def test_workers_do_not_change_what_is_learned(trainer: Trainer, whole: Path, tmp_path: Path) -> None:
+    """All randomness follows from the position, so a second run, whatever its processes do, is the same one."""
+    out = tmp_path / "run"
+    assert trainer.run(out) == 0, log(out)
+    assert content(out) == content(whole)
+
+
+def test_damaged_checkpoint_is_passed_over(trainer: Trainer, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    pid = trainer.start(out)
+    kill_when(pid, lambda: checkpoint(out, 12).exists())
+    trainer.wait()
+    damaged = checkpoint(out, 12) / "optimizer.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    assert trainer.run(out, "--resume") == 0, log(out)
+    assert "damaged" in log(out)
+    assert str(checkpoint(out, 9)) in log(out)
+    assert content(out) == content(whole)
