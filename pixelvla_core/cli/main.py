@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import click
 
 from pixelvla_core.errors import UserError, suggest
-from pixelvla_core.files import FULL
 from pixelvla_core.plugins import PluginManager
 
 COMMANDS = {
@@ -86,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Stopped by Ctrl-C.", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
+        from pixelvla_core.files import FULL
+
         if error.errno not in FULL:
             raise
         return _fail(
