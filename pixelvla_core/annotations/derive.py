@@ -47,7 +47,7 @@ def depth(mask: np.ndarray) -> np.ndarray:
 
 
 def extent(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Return (top, bottom, left, right) of the set pixels of a mask that is not empty; bottom and right are exclusive."""
+    """Return (top, bottom, left, right) of the set pixels, bottom and right exclusive; the mask is not empty."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 

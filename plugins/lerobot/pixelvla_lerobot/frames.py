@@ -45,6 +45,8 @@ class FrameStore:
         if not (folder / "store.json").exists():
             return None
         meta = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+        if (folder / "frames.bin").stat().st_size != np.prod(meta["shape"], dtype=np.int64):
+            raise DataError(f"{folder} holds damaged frames. Remove it; it will be made again.")
         frames = np.memmap(folder / "frames.bin", np.uint8, "r", shape=tuple(meta["shape"]))
         return cls(frames_NHW3=frames, corrupt=tuple(meta["corrupt"]))
 
@@ -140,8 +142,8 @@ class _Build:
         for count, frame in enumerate(self.read(episode), 1):
             if frame.shape != self.shape[1:] or count > stop - start:
                 raise DataError(
-                    f"Frame {count - 1} of episode {episode} has shape {frame.shape}; expected {stop - start} frames of "
-                    f"{self.shape[1:]}. Record the episode again, or leave it out."
+                    f"Frame {count - 1} of episode {episode} has shape {frame.shape}; expected {stop - start} frames "
+                    f"of {self.shape[1:]}. Record the episode again, or leave it out."
                 )
             os.pwrite(frames, frame.tobytes(), int(start + count - 1) * size)
         if count != stop - start:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pixelvla_core.component import Component
 from pixelvla_core.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    import click
 
 
 @hookimpl
@@ -16,3 +21,11 @@ def pixelvla_datasets() -> list[Component]:
             summary="A LeRobotDataset v3 (videos or images) with pixel annotations beside it",
         )
     ]
+
+
+@hookimpl
+def pixelvla_commands(cli: click.Group) -> None:
+    from pixelvla_lerobot.commands import annotations, data
+
+    cli.add_command(data)
+    cli.add_command(annotations)

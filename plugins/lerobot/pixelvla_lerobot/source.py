@@ -1,7 +1,6 @@
-"""The columns of a LeRobotDataset as NumPy arrays, and where each episode's images are.
+"""A LeRobotDataset on disk: its facts, its fingerprint, its columns and the action contract they amount to.
 
-LeRobot's dataset package takes seconds to import, so it is imported inside the functions that need it.
-Shapes: N frames of all episodes, A action dimensions.
+LeRobot's dataset package takes seconds to import, so it is opened only for what the cache does not have.
 """
 
 from __future__ import annotations
@@ -9,34 +8,111 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from pixelvla_core.annotations.reader import cache_dir
+from pixelvla_core.contract import ActionContract, infer_contract
 from pixelvla_core.errors import DataError, suggest
+from pixelvla_lerobot.columns import ACTION, STATE, Columns, cached
 
 if TYPE_CHECKING:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
+    from pixelvla_lerobot.config import LeRobotConfig
+
 IMAGES = "observation.images."
-ACTION = "action"
-STATE = "observation.state"
-_HEAD = 1 << 20
+_EDGE = 1 << 20
 _WHOLE = 16 << 20
 
 
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """What samples need besides images, one entry per frame of the dataset, in its order."""
+@dataclass(frozen=True)
+class Source:
+    """One dataset.
 
-    episode_N: np.ndarray
-    frame_N: np.ndarray
-    timestamp_N: np.ndarray
-    task_N: np.ndarray
-    tasks: tuple[str, ...]
-    actions_NA: np.ndarray
-    state_NS: np.ndarray | None
+    Attributes:
+        root: Its folder. name: Its id, for messages and contracts. revision: On the Hub, or "".
+        cache: Folder for what can be made again.
+    """
+
+    root: Path
+    name: str
+    revision: str = ""
+    cache: Path | None = None
+
+    @classmethod
+    def of(cls, config: LeRobotConfig) -> Source:
+        """Find the dataset that the options name, downloading it if it has no folder here."""
+        cache = Path(config.cache) if config.cache else None
+        root = Path(config.root or open_dataset(None, config.repo_id, config.revision).root)
+        return cls(root, config.repo_id or root.name, config.revision or "", cache)
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """The content of ``meta/info.json``."""
+        return read_info(self.root)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the dataset's files."""
+        return fingerprint(self.root)
+
+    @cached_property
+    def columns(self) -> Columns:
+        """Everything but images."""
+        return cached(self.folder / "columns.npz", lambda: self.dataset)
+
+    @cached_property
+    def dataset(self) -> LeRobotDataset:
+        """The real LeRobotDataset, opened when it is first needed."""
+        return open_dataset(self.root, self.name, None)
+
+    @property
+    def folder(self) -> Path:
+        """This dataset's folder in the cache."""
+        return (self.cache or cache_dir()) / "datasets" / self.fingerprint[:24]
+
+    def camera_key(self, camera: str) -> str:
+        """Return the feature that holds a camera's images.
+
+        Raises:
+            DataError: there is no such camera; names those that are there.
+        """
+        keys = [key for key, feature in self.info["features"].items() if feature["dtype"] in ("video", "image")]
+        for key in (camera, IMAGES + camera, "observation." + camera):
+            if key in keys:
+                return key
+        names = [short_name(key) for key in keys]
+        raise DataError(
+            f"The dataset {self.name} has no camera {camera!r}.{suggest(camera, names)} It has "
+            f"{', '.join(names) or 'none'}. Set `camera` to one of these."
+        )
+
+    def contract(self, config: LeRobotConfig, camera: str) -> ActionContract:
+        """Infer the action contract from names and data, with what the options declare.
+
+        Raises:
+            ContractError: something is neither declared nor told by the data.
+        """
+        features, columns = self.info["features"], self.columns
+        return infer_contract(
+            columns.actions_NA,
+            names=config.action_names or _names(features[ACTION]),
+            state=columns.state_NS,
+            state_names=_names(features[STATE]) if STATE in features else (),
+            gripper_open=config.gripper_open,
+            gripper_closed=config.gripper_closed,
+            rotation=config.rotation,
+            rule=config.rule,
+            fps=float(self.info["fps"]),
+            camera=camera,
+            orientation=config.orientation,
+            frame=config.frame,
+            dataset=self.name,
+            revision=self.revision,
+            fingerprint=self.fingerprint,
+        )
 
 
 def read_info(root: Path) -> dict[str, Any]:
@@ -48,13 +124,13 @@ def read_info(root: Path) -> dict[str, Any]:
     path = root / "meta" / "info.json"
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
+        version = str(info["codebase_version"])
     except FileNotFoundError:
         raise DataError(
             f"{root} is no LeRobotDataset: it has no meta/info.json. Give the folder that holds meta, data and videos."
         ) from None
-    except ValueError as error:
-        raise DataError(f"{path} is damaged: {error}. Copy the dataset again.") from error
-    version = str(info.get("codebase_version", "unknown"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged: {type(error).__name__}: {error}. Copy the dataset again.") from error
     if not version.startswith("v3"):
         raise DataError(
             f"The dataset in {root} has format {version}; expected v3. Convert it with "
@@ -73,35 +149,17 @@ def fingerprint(root: Path) -> str:
         for path in sorted((root / folder).rglob("*")):
             if path.is_file() and not path.name.startswith("."):
                 digest.update(f"{path.relative_to(root).as_posix()}\n{path.stat().st_size}\n".encode())
-                _update(digest, path)
+                digest.update(_sampled(path))
     return digest.hexdigest()
 
 
-def _update(digest: Any, path: Path) -> None:
+def _sampled(path: Path) -> bytes:
     with path.open("rb") as file:
         if path.stat().st_size <= _WHOLE:
-            digest.update(file.read())
-            return
-        digest.update(file.read(_HEAD))
-        file.seek(-_HEAD, 2)
-        digest.update(file.read())
-
-
-def camera_key(info: dict[str, Any], camera: str) -> str:
-    """Return the feature that holds a camera's images.
-
-    Raises:
-        DataError: there is no such camera; names those that are there.
-    """
-    keys = [key for key, feature in info["features"].items() if feature["dtype"] in ("video", "image")]
-    for key in (camera, IMAGES + camera, "observation." + camera):
-        if key in keys:
-            return key
-    names = [short_name(key) for key in keys]
-    raise DataError(
-        f"The dataset has no camera {camera!r}.{suggest(camera, names)} It has {', '.join(names) or 'none'}. "
-        "Set `camera` to one of these."
-    )
+            return file.read()
+        head = file.read(_EDGE)
+        file.seek(-_EDGE, 2)
+        return head + file.read()
 
 
 def short_name(key: str) -> str:
@@ -113,50 +171,40 @@ def open_dataset(root: Path | None, repo_id: str | None, revision: str | None) -
     """Open the real LeRobotDataset, from a folder or from the Hub.
 
     Raises:
-        DataError: LeRobot cannot read it.
+        DataError: files are missing, or LeRobot cannot read them.
     """
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
     if root is not None:
         _check_files(root)
     try:
+        from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
         return LeRobotDataset(repo_id or f"local/{root.name}", root=root, revision=revision, video_backend="pyav")
+    except ImportError as error:
+        raise DataError(f"LeRobot's datasets cannot be used: {error}. Install `lerobot[dataset]`.") from error
     except Exception as error:  # LeRobot, pyarrow, datasets and the Hub raise many kinds
         raise DataError(
-            f"LeRobot cannot open the dataset {root or repo_id}: {type(error).__name__}: {error}. "
-            "Copy it again, or check it with `lerobot-dataset-viz`."
+            f"LeRobot cannot open the dataset {root or repo_id}: {type(error).__name__}: {_first_line(error)} "
+            "Copy it again; if it is complete, look at it with `lerobot-dataset-viz`."
         ) from error
 
 
 def _check_files(root: Path) -> None:
-    """Refuse a folder without rows before LeRobot tries to download them."""
-    read_info(root)
-    if not list((root / "data").rglob("*.parquet")):
-        raise DataError(f"The dataset in {root} has no rows under data/. Copy the whole dataset.")
+    """Refuse a folder that lacks files before LeRobot tries to download them."""
+    info = read_info(root)
+    for folder, wanted in (("meta/episodes", True), ("data", True), ("videos", bool(info.get("video_path")))):
+        if wanted and not any(path.is_file() for path in (root / folder).rglob("*")):
+            raise DataError(f"The dataset in {root} has no files under {folder}/. Copy the whole dataset.")
 
 
-def read_columns(dataset: LeRobotDataset) -> Columns:
-    """Read everything but images into NumPy, once.
-
-    Raises:
-        DataError: there are no actions.
-    """
-    if ACTION not in dataset.meta.features:
-        known = ", ".join(dataset.meta.features)
-        raise DataError(f"The dataset has no {ACTION!r} column; it has {known}. pixelvla learns from actions.")
-    table = dataset.hf_dataset.data.table
-    tasks = dataset.meta.tasks.sort_values("task_index")
-    return Columns(
-        episode_N=table["episode_index"].to_numpy().astype(np.int64),
-        frame_N=table["frame_index"].to_numpy().astype(np.int64),
-        timestamp_N=table["timestamp"].to_numpy().astype(np.float64),
-        task_N=np.searchsorted(tasks["task_index"].to_numpy(), table["task_index"].to_numpy()),
-        tasks=tuple(str(task) for task in tasks.index),
-        actions_NA=_matrix(table[ACTION]),
-        state_NS=_matrix(table[STATE]) if STATE in table.column_names else None,
-    )
+def _first_line(error: Exception) -> str:
+    return f"{str(error).strip().splitlines()[0].rstrip('.')}." if str(error).strip() else ""
 
 
-def _matrix(column: Any) -> np.ndarray:
-    values = column.combine_chunks()
-    return values.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(values), -1)
+def _names(feature: dict[str, Any]) -> tuple[str, ...]:
+    """Names of a feature's dimensions; LeRobot stores a list, a mapping of groups to lists, or nothing."""
+    names = feature.get("names")
+    if isinstance(names, dict):
+        names = [name for group in names.values() for name in (group if isinstance(group, list) else [group])]
+    if not names or len(names) != feature["shape"][0]:
+        return tuple(f"action_{index}" for index in range(feature["shape"][0]))
+    return tuple(map(str, names))
