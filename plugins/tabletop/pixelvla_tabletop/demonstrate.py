@@ -1,7 +1,7 @@
 """One demonstration: the expert plays an episode, disturbed on purpose, and says at every step what it would do.
 
-The disturbance goes into what is executed, not into what is written down (DART, Laskey et al. 2017), so that the recording shows
-how to come back from places the expert alone would never visit.
+The disturbance goes into what is executed, not into what is written down (DART, Laskey et al. 2017), so that the
+recording shows how to come back from places the expert alone would never visit.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def demonstrate(job: Job) -> Demonstration:
 def disturbed(action: NDArray[np.float32], noise: float, rng: np.random.Generator) -> NDArray[np.float32]:
     """Return what is executed instead of ``action``.
 
-    The error grows with the size of the motion, as a real robot's does, so that fine positioning stays possible; a rare push adds
-    to it. The gripper's command is never disturbed.
+    The error grows with the size of the motion, as a real robot's does, so that fine positioning stays possible; a
+    rare push adds to it. The gripper's command is never disturbed.
     """
     moved = action.copy()
     draw, push = rng.standard_normal(6), rng.uniform(-1, 1, 6)

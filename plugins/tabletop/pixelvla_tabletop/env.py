@@ -26,9 +26,10 @@ _LEAD = np.array([0.05, 0.05, 0.05, 0.3, 0.3, 0.3])
 class TabletopEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     """A floating parallel-jaw gripper over a table with a few objects and a drawer.
 
-    Observation: ``image`` uint8[size, size, 3] of the camera `spec.CAMERA` and ``state`` float32[8] (`spec.STATE_NAMES`).
-    Action: float32[7], `spec.ACTION_NAMES`; deltas are clipped to `spec.ACTION_LOW` and `spec.ACTION_HIGH`, added to the target of
-    position servos and reached within 1 / `spec.FPS` seconds. Reward is 1 on the step that succeeds, which also ends the episode.
+    Observation: ``image`` uint8[size, size, 3] of the camera `spec.CAMERA` and ``state`` float32[8]
+    (`spec.STATE_NAMES`). Action: float32[7], `spec.ACTION_NAMES`; deltas are clipped to `spec.ACTION_LOW` and
+    `spec.ACTION_HIGH`, added to the target of position servos and reached within 1 / `spec.FPS` seconds. Reward is 1
+    on the step that succeeds, which also ends the episode.
 
     Args:
         task: one of `spec.TASKS`, or several separated by "+" (or "all"), one of which each reset draws.
@@ -60,7 +61,8 @@ class TabletopEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
             _check("axis", axis, spec.AXES)
             if split != "variants":
                 raise UserError(
-                    f"axis={axis!r} was given with split={split!r}. Only the split 'variants' has axes; drop one of them."
+                    f"axis={axis!r} was given with split={split!r}. Only the split 'variants' has axes; "
+                    "drop one of the two."
                 )
         self.split, self.axis, self.image_size, self.max_steps = split, axis, image_size, max_steps
         self.render_mode = render_mode
@@ -83,15 +85,17 @@ class TabletopEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Start the episode that belongs to ``seed``; without one, the next episode of the environment's own stream.
 
-        ``options={"task": name}`` chooses the task for this episode.
+        ``options={"task": name}`` chooses the task of this episode; ``options={"observe": False}`` leaves the picture
+        out.
         """
         super().reset(seed=seed)
         if seed is None:
             seed = int(self.np_random.integers(2**31))
-        task = (options or {}).get("task") or self.tasks[seed % len(self.tasks)]
+        options = options or {}
+        task = options.get("task") or self.tasks[seed % len(self.tasks)]
         _check("task", task, spec.TASKS)
         self.load(sample_scene(task, self.split, self.axis, seed))
-        return self.observe(), self._info()
+        return self.observe() if options.get("observe", True) else {"state": self.state()}, self._info()
 
     def step(
         self, action: NDArray[np.float32], observe: bool = True
@@ -100,7 +104,8 @@ class TabletopEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
         Args:
             action: float[7].
-            observe: False skips the picture (the observation then holds only ``state``): policies that act in chunks look
+            observe: False skips the picture (the observation then holds only ``state``): policies that act in chunks
+            look
                 only every few steps, and the picture is the larger part of a step's cost.
         """
         self._move(np.asarray(action, np.float64))
@@ -152,7 +157,7 @@ class TabletopEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         return self._scene.instruction
 
     def segmentation(self, size: int | None = None) -> NDArray[np.int32]:
-        """Return which thing is seen at each pixel, ``int32[size, size]``; the ids are the keys of `names`, 0 is everything else."""
+        """Return which thing is seen at each pixel, ``int32[size, size]``: keys of `names`, 0 for everything else."""
         geoms = self._renderer(size).geoms(self.data)
         return self._thing_of_geom()[geoms]
 
@@ -186,7 +191,8 @@ class TabletopEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         """Slide the servo targets evenly to where the action wants them, so that motion is smooth within a step."""
         if action.shape != (7,) or not np.isfinite(action).all():
             raise UserError(
-                f"an action of shape {action.shape} and values {action} was given; expected 7 finite numbers {spec.ACTION_NAMES}."
+                f"an action of shape {action.shape} and values {action} was given; expected 7 finite numbers: "
+                f"{', '.join(spec.ACTION_NAMES)}."
             )
         action = np.clip(action, spec.ACTION_LOW, spec.ACTION_HIGH)
         here = np.array([self.data.joint(name).qpos[0] for name in _JOINTS[:6]])

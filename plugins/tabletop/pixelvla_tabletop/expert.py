@@ -1,7 +1,8 @@
 """A scripted expert that sees the whole state.
 
-Its action is a function of the present state alone: no phases are remembered, so a policy without memory can copy it. Where
-to go follows from where the gripper is: a funnel over the target lets it come down only as far as it is centred.
+Its action is a function of the present state alone: no phases are remembered, so a policy without memory can copy
+it. Where to go follows from where the gripper is: a funnel over the target lets it come down only as far as it is
+centred.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _CENTRED, _DOWN = 0.008, 0.008
 #: Beyond this distance the gripper stays above everything; in between it comes down on a slope.
 _FUNNEL_NEAR, _FUNNEL_FAR = 0.010, 0.030
 _CLEARANCE = 0.028
-_CARRY = 0.075
+_CARRY = 0.06
 
 
 class Expert:
@@ -74,26 +75,22 @@ class Expert:
         """Where to take what is held."""
         env, scene = self._env, self._env.scene
         here = env.state()[:3].astype(np.float64)
-        if scene.task == "open_drawer":
-            return here + [-SPEED, 0, 0]
-        if scene.task == "close_drawer":
-            return here + [SPEED, 0, 0]
-        up = here + [0, 0, SPEED]
-        if scene.task == "pick":
-            return up
-        return self._carry_near(here)
+        if scene.task == "move_near":
+            return here + self._step_near()
+        way = {"pick": (0, 0, 1), "open_drawer": (-1, 0, 0), "close_drawer": (1, 0, 0)}[scene.task]
+        return here + SPEED * np.array(way)
 
-    def _carry_near(self, here: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _step_near(self) -> NDArray[np.float64]:
+        """Up until clear of the neighbours' tops, then sideways; the nearer to that height, the faster."""
         env, scene = self._env, self._env.scene
         target = env.data.body(f"object{scene.target}").xpos
         reference = env.data.body(f"object{scene.reference}").xpos
         way = (reference - target)[:2]
         gap = float(np.linalg.norm(way))
         height = target[2] - scene.items[scene.target].shape.half_height
-        # Sideways only once clear of the neighbours' tops; the nearer to that height, the faster.
         pace = np.clip((height - 0.03) / 0.03, 0, 1)
         sideways = way / max(gap, 1e-6) * np.clip(gap - 0.05, 0, SPEED) * pace
-        return here + [sideways[0], sideways[1], np.clip(0.06 - height, -SPEED, SPEED)]
+        return np.array([*sideways, np.clip(_CARRY - height, -SPEED, SPEED)])
 
     # -- how to get there ----------------------------------------------------------------------------------------------
 
@@ -111,5 +108,5 @@ class Expert:
 
 
 def _nearest_turn(yaw: float, period: float) -> float:
-    """The turn, nearest to none, at which a shape of that symmetry looks as it does at ``yaw``; none for a round shape."""
+    """The turn, nearest to none, at which a shape of that symmetry looks as at ``yaw``; none for a round one."""
     return 0.0 if period == 0 else (yaw + period / 2) % period - period / 2

@@ -1,7 +1,7 @@
 """Names under which Gymnasium knows the tabletop.
 
-Gymnasium finds `register_envs` through the entry point group ``gymnasium.envs``, so that ``gym.make("pixelvla/Tabletop-v0")`` works
-without importing this package first, and importing this package stays cheap.
+Gymnasium finds `register_envs` through the entry point group ``gymnasium.envs``, so that
+``gym.make("pixelvla/Tabletop-v0")`` works without importing this package first, and importing this package stays cheap.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ ID = "pixelvla/Tabletop-v0"
 
 
 def register_envs() -> None:
-    """Register `ID`; calling it again does nothing. The environment counts its own steps, so no time limit is wrapped around it."""
+    """Register `ID`; calling it again does nothing. The environment counts its own steps, so it gets no TimeLimit."""
     import gymnasium as gym
 
     if ID not in gym.registry:

@@ -46,6 +46,14 @@ def star_outline(points: int, outer: float, inner: float) -> list[tuple[float, f
     return [(float(r * np.cos(a)), float(r * np.sin(a))) for r, a in zip(radii, angles, strict=True)]
 
 
+def heart_outline(radius: float, corners: int = 24) -> list[tuple[float, float]]:
+    """Corners of a heart about ``2 * radius`` wide whose tip points to -x."""
+    t = np.linspace(0, 2 * np.pi, corners, endpoint=False)
+    along = (13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)) / 16
+    across = np.sin(t) ** 3
+    return [(float(radius * (x + 0.1)), float(-radius * y)) for x, y in zip(along, across, strict=True)][::-1]
+
+
 def ring_profile(radius: float, thickness: float, corners: int = 8) -> list[tuple[float, float]]:
     """The cross-section of a torus whose tube of radius ``thickness`` runs at ``radius`` from the axis."""
     angles = np.arange(corners) * 2 * np.pi / corners

@@ -1,8 +1,8 @@
 """The physics of one scene, written as MuJoCo's MjSpec.
 
-Frames: x forward (away from the camera), y left, z up; the table top is z = 0. Names in the model that the rest of the package uses:
-joints ``x y z roll pitch yaw finger_left finger_right drawer`` and actuators of the same names, bodies ``object0 ...``, ``drawer``,
-``cabinet``, ``hand``, ``finger_left``, ``finger_right``, camera ``front``.
+Frames: x forward (away from the camera), y left, z up; the table top is z = 0. Names in the model that the rest of
+the package uses: joints ``x y z roll pitch yaw finger_left finger_right drawer`` and actuators of the same names,
+bodies ``object0 ...``, ``drawer``, ``cabinet``, ``hand``, ``finger_left``, ``finger_right``, camera ``front``.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import math
 import mujoco
 import numpy as np
 
+from .furniture import DRAWER_TRAVEL, FRONT_X, HANDLE_X
 from .objects import COLOURS, Part
 from .scene import Item, Look, Scene
-from .furniture import DRAWER_TRAVEL, FRONT_X, HANDLE_X
 from .spec import CAMERA, FINGER_TRAVEL, WORKSPACE_HIGH, WORKSPACE_LOW
 from .textures import SIZE, texture
 from .view import FOVY, camera_frame
@@ -120,7 +120,7 @@ def _material(spec: mujoco.MjSpec, name: str, pattern: str, colour: tuple[float,
 
 
 def _cabinet(spec: mujoco.MjSpec, y: float) -> None:
-    """A low chest at the far edge with one drawer; the bar stands upright so that the fingers close on it from left and right."""
+    """A low chest with one drawer; its bar stands upright, so that the fingers close on it from left and right."""
     cabinet = spec.worldbody.add_body(name="cabinet", pos=(FRONT_X, y, 0))
     cabinet.add_geom(type=_KINDS["box"], size=(0.05, 0.085, 0.035), pos=(0.062, 0, 0.035), rgba=_WOOD)
     drawer = spec.worldbody.add_body(name="drawer", pos=(FRONT_X, y, 0))

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from .meshes import Mesh, extrude, revolve, ring_profile, star_outline
+from .meshes import Mesh, extrude, heart_outline, revolve, ring_profile, star_outline
 
 COLOURS: Final[dict[str, tuple[float, float, float]]] = {
     "red": (0.86, 0.07, 0.07),
@@ -54,7 +54,8 @@ _CONE = revolve([(0.0, -0.022), (0.025, -0.022), (0.0, 0.030)])
 _RING = revolve(ring_profile(0.020, 0.009))
 _STAR = extrude(star_outline(5, 0.030, 0.013), 0.013)
 _BOWL = revolve([(0.0, -0.022), (0.020, -0.022), (0.020, 0.022), (0.016, 0.022), (0.016, -0.014), (0.0, -0.014)])
-_CAP = revolve([(0.0, 0.002), (0.026, 0.002), (0.023, 0.014), (0.014, 0.023), (0.0, 0.026)])
+_HEART = extrude(heart_outline(0.026), 0.013)
+_TRIANGLE = extrude(star_outline(3, 0.033, 0.0166), 0.013)
 
 TRAIN_SHAPES: Final = (
     Shape("cube", (Part("box", (0.021, 0.021, 0.021)),), 0.021, np.pi / 2),
@@ -81,29 +82,13 @@ HELD_OUT_SHAPES: Final = (
         np.pi,
         (Part("cylinder", (0.020, 0.022)),),
     ),
-    Shape(
-        "mushroom",
-        (Part("mesh", mesh=_CAP), Part("cylinder", (0.011, 0.012), (0.0, 0.0, -0.010))),
-        0.022,
-        0.0,
-        (Part("cylinder", (0.022, 0.022)),),
-    ),
-    Shape(
-        "arch",
-        (
-            Part("box", (0.009, 0.015, 0.022), (-0.021, 0.0, 0.0)),
-            Part("box", (0.009, 0.015, 0.022), (0.021, 0.0, 0.0)),
-            Part("box", (0.012, 0.015, 0.008), (0.0, 0.0, 0.014)),
-        ),
-        0.022,
-        np.pi,
-        (Part("box", (0.030, 0.015, 0.022)),),
-    ),
+    Shape("heart", (Part("mesh", mesh=_HEART),), 0.013, 0.0, (Part("cylinder", (0.023, 0.013)),)),
+    Shape("triangle", (Part("mesh", mesh=_TRIANGLE),), 0.013, 0.0, (Part("cylinder", (0.022, 0.013)),)),
 )
 
 SHAPES: Final[dict[str, Shape]] = {shape.noun: shape for shape in (*TRAIN_SHAPES, *HELD_OUT_SHAPES)}
 
-#: One pair per colour, spread over the shapes: each colour and each noun is known from training, the combination is not.
+#: One pair per colour, spread over the shapes: each colour and each noun is known from training, the pair is not.
 HELD_OUT_PAIRS: Final = frozenset(
     {
         ("red", "ball"),

@@ -1,7 +1,7 @@
 """Record demonstrations as a LeRobotDataset v3, with the exact masks beside it.
 
-Episodes are simulated in worker processes and written by one. Pictures are stored as PNG inside the parquet files rather than as
-video: `bench/tabletop_record.py` has the measurement behind that choice.
+Episodes are simulated in worker processes and written by one. Pictures are stored as PNG inside the parquet files
+rather than as video: `bench/tabletop_record.py` has the measurement behind that choice.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import multiprocessing
 import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ IMAGE_KEY = f"observation.images.{spec.CAMERA}"
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a recording produced: the dataset's folder, the masks' file, and how many episodes, frames and failures there were."""
+    """What a recording produced: the dataset's folder, the masks' file, and the numbers of what is in them."""
 
     folder: Path
     masks: Path
@@ -53,18 +53,18 @@ def record(
     workers: int = 2,
     noise: float = 0.0,
     axis: str | None = None,
-    progress: bool = False,
+    progress: Callable[[int, int, int], None] | None = None,
 ) -> Recorded:
     """Record successful demonstrations into a new folder.
 
-    The result depends on the arguments alone, not on ``workers`` or timing: episode after episode takes the next seed and the next
-    task in turn, and one that fails is left out.
+    The result depends on the arguments alone, not on ``workers`` or timing: episode after episode takes the next
+    seed and the next task in turn, and one that fails is left out.
 
     Args:
         out: the dataset's folder, which must not exist; the masks go to ``OUT.masks.jsonl`` beside it.
         episodes: how many to keep.
         noise: how strongly the execution is disturbed, see `demonstrate.disturbed`; 0.3 is a good value.
-        progress: print a line now and then.
+        progress: called now and then with the episodes and frames kept and the episodes left out.
 
     Raises:
         UserError: the folder exists, or an argument makes no sense.
@@ -86,7 +86,7 @@ def record(
             masks.write(json.dumps(masks_row(kept, demonstration)) + "\n")
             kept, frames = kept + 1, frames + len(demonstration.actions)
             if progress and (kept % 50 == 0 or kept == episodes):
-                print(f"recorded {kept}/{episodes} episodes, {frames} frames, {failed} failed and left out", flush=True)
+                progress(kept, frames, failed)
             if kept == episodes:
                 break
         dataset.finalize()
@@ -94,7 +94,7 @@ def record(
 
 
 def masks_row(episode: int, demonstration: Demonstration) -> dict[str, Any]:
-    """Return one line of ``OUT.masks.jsonl``: texts, facts and per frame the masks as COCO RLE counts (None: not visible)."""
+    """Return one line of ``OUT.masks.jsonl``: facts, and per frame the masks as COCO RLE counts (None: not visible)."""
     facts = demonstration.facts
     height, width = demonstration.images.shape[1:3]
     return {
@@ -197,13 +197,14 @@ def _check(out: Path, episodes: int, workers: int, noise: float) -> None:
         raise UserError(f"{out} exists already. A recording starts a new folder; choose another one or remove it.")
     if episodes < 1 or workers < 1 or not 0 <= noise <= 1:
         raise UserError(
-            f"episodes={episodes}, workers={workers}, noise={noise} were given; expected at least one episode and one worker, "
-            "and noise between 0 and 1."
+            f"episodes={episodes}, workers={workers}, noise={noise} were given; expected at least one episode "
+            "and one worker, and noise between 0 and 1."
         )
 
 
 def _check_failures(failed: int, kept: int) -> None:
     if failed > 50 and failed > 4 * kept:
         raise UserError(
-            f"{failed} demonstrations failed and {kept} succeeded. The expert cannot do this under so much noise; use less, about 0.3."
+            f"{failed} demonstrations failed and {kept} succeeded. The expert cannot do this under so much "
+            "noise; use less, about 0.3."
         )

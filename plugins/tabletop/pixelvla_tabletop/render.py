@@ -1,13 +1,12 @@
 """Pictures and exact instance masks of a scene, drawn off screen.
 
-One OpenGL context serves the whole process; each model uploads its own meshes and textures to it. `mujoco.Renderer` makes a
-context per model, which costs more than the picture when a model lives for one episode.
+One OpenGL context serves the whole process; each model uploads its own meshes and textures to it. `mujoco.Renderer`
+makes a context per model, which costs more than the picture when a model lives for one episode.
 """
 
 from __future__ import annotations
 
 import os
-
 
 import mujoco
 import numpy as np

@@ -1,7 +1,7 @@
 """What one episode looks like, drawn from (task, split, axis, seed) by NumPy alone.
 
-The result is plain data; `model.py` builds the physics from it. The random stream is keyed by all four values, so the same
-number used as a seed in two splits has nothing in common but the number.
+The result is plain data; `model.py` builds the physics from it. The random stream is keyed by all four values, so
+the same number used as a seed in two splits has nothing in common but the number.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .furniture import HANDLE_X, HANDLE_Z
 from .language import instruction
 from .objects import HELD_OUT_NOUN_PAIRS, HELD_OUT_PAIRS, SHAPES, TRAIN_PAIRS, Shape
-from .furniture import HANDLE_X, HANDLE_Z
 from .spec import AXES, OBJECT_TASKS, SPLITS, TASKS
 from .view import camera_frame, hand_hides
 
@@ -21,7 +21,7 @@ Pair = tuple[str, str]
 #: Where objects may lie: x low, x high, y low, y high. The drawer tasks keep the drawer's path free.
 REGION = (-0.15, 0.095, -0.175, 0.175)
 DRAWER_REGION = (-0.15, -0.035, -0.175, 0.175)
-#: Two objects are apart by the first in x or the second in y: the open fingers, side by side in y, must fit between them.
+#: Two objects are apart by the first in x or the second in y: the open fingers, side by side in y, must fit between.
 SPACING = (0.072, 0.098)
 #: Least distance between the object to be moved and the one to move it to.
 NEAR_START = 0.14

@@ -11,7 +11,7 @@ CAMERA: Final = "front"
 IMAGE_ORIENTATION: Final = "upright"
 
 ACTION_NAMES: Final = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
-#: Deltas beyond these are clipped: metres for the first three, radians for the next three; the gripper is a level in [0, 1].
+#: Deltas beyond these are clipped: three in metres, three in radians, and the gripper's level in [0, 1].
 ACTION_LOW: Final = (-0.04, -0.04, -0.04, -0.3, -0.3, -0.3, 0.0)
 ACTION_HIGH: Final = (0.04, 0.04, 0.04, 0.3, 0.3, 0.3, 1.0)
 GRIPPER_OPEN: Final = 1.0
@@ -19,7 +19,7 @@ GRIPPER_CLOSED: Final = 0.0
 ROTATION: Final = "euler_xyz_delta"
 
 STATE_NAMES: Final = ("x", "y", "z", "roll", "pitch", "yaw", "finger_left", "finger_right")
-#: Limits of the tool point (between the finger tips): x forward (away from the camera), y left, z up from the table, then angles.
+#: Limits of the tool point (between the finger tips): x away from the camera, y left, z up from the table, angles.
 WORKSPACE_LOW: Final = (-0.22, -0.24, 0.006, -0.4, -0.4, -1.0)
 WORKSPACE_HIGH: Final = (0.24, 0.24, 0.26, 0.4, 0.4, 1.0)
 #: Travel of each finger in metres; fully open the pads are twice this apart.

@@ -21,7 +21,7 @@ STEPS_HELD = 2
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is known after a step: success so far, grasping the target now, having touched a wrong object with both fingers."""
+    """What is known after a step: success, the target is held now, another object was held at some time."""
 
     success: bool = False
     grasped: bool = False
