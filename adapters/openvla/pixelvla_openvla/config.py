@@ -148,6 +148,10 @@ def _text(raw: Mapping[str, Any]) -> dict[str, Any]:
     given = {k: v for k, v in (raw.get("text_config") or {}).items() if k not in STORAGE_KEYS}
     if given.pop("model_type", "llama") != "llama":
         raise CheckpointError(f"The language model is {raw['text_config']['model_type']!r}; only 'llama' is supported.")
+    if given.get("tie_word_embeddings"):
+        raise CheckpointError(
+            "text_config ties lm_head to the embeddings; no OpenVLA checkpoint does, so it is refused."
+        )
     return {**LLAMA_DEFAULTS, **given}
 
 

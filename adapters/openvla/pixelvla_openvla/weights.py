@@ -56,11 +56,11 @@ def local_folder(source: str | Path, revision: str | None = None) -> Path:
 
 def _download(source: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=WANTED))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HFValidationError, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise CheckpointError(
             f"There is no folder {source}, and it could not be downloaded from the Hugging Face hub ({first}). Check "
@@ -137,10 +137,10 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _shards(folder: Path) -> list[Path]:
-    try:
-        names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{folder / INDEX} cannot be read ({error!r}). Download the checkpoint again.") from error
+    weight_map = read_json(folder / INDEX).get("weight_map")
+    names = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
+    if not names or any(Path(name).name != name for name in names):
+        raise CheckpointError(f"{folder / INDEX} has no weight_map to files beside it. Download the checkpoint again.")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(
