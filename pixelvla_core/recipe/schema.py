@@ -223,8 +223,10 @@ class Recipe:
         check_choice("splice", self.splice, ("after_image", "in_text"))
         for name in self.run:
             check(name in self.stages, self._unknown_stage(name))
-            self._check_groups(name, self.stages[name])
-        check(not self.run or self.head is not None, "run has stages, but the recipe has no head; add a layer: head/l1")
+            if self.backbone is not None:  # without one it is a fragment, to be looked at
+                self._check_groups(name, self.stages[name])
+        trains = bool(self.run) and self.backbone is not None
+        check(not trains or self.head is not None, "run has stages, but the recipe has no head; add a layer: head/l1")
 
     def _unknown_stage(self, name: str) -> str:
         known = ", ".join(self.stages) or "none"
