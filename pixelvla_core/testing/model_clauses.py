@@ -57,16 +57,30 @@ def later_tokens(subject: Subject) -> str:
 
 
 def seen_tokens(subject: Subject) -> str:
-    """Inserted tokens that are valid are seen by what comes after them."""
+    """What comes behind an inserted token depends on it, and gradient flows back to it, if and only if it is valid."""
     base = subject.prefix()
-    grown = base.insert("pixel", subject.junk(base), after=f"image:{subject.spec.cameras[0]}")
-    columns = [grown.read("query", subject.adapter.hidden(grown)) for grown in map(_queried(subject), (base, grown))]
-    expect(not torch.allclose(*columns, atol=1e-3), "tokens inserted after the image change nothing that follows")
-    return "what follows an inserted token depends on it"
+    for valid in (True, False):
+        tokens = subject.junk(base).requires_grad_()
+        shown = torch.full(tokens.shape[:2], valid, device=tokens.device)
+        with torch.enable_grad():
+            grown = base.insert("pixel", tokens, shown, after=f"image:{subject.spec.cameras[0]}")
+        reached = _gradient(subject, grown, tokens)
+        expect(
+            reached or not valid, "no gradient reaches a token inserted behind the image: it is not seen, or detached"
+        )
+        expect(valid or not reached, "gradient reaches an inserted token that is not valid")
+    return "gradient reaches valid tokens only"
 
 
-def _queried(subject: Subject):
-    return lambda prefix: prefix.insert("query", subject.junk(prefix, 2), after="", new_block=True)
+@torch.enable_grad()
+def _gradient(subject: Subject, prefix: Prefix, tokens: Tensor) -> bool:
+    """Whether queries behind the prefix have a gradient to the tokens."""
+    whole = prefix.insert("query", subject.junk(prefix, 2), after="", new_block=True)
+    loss = whole.read("query", subject.adapter.hidden(whole)).float().square().sum()
+    if not loss.requires_grad:
+        return False
+    (gradient,) = torch.autograd.grad(loss, tokens, allow_unused=True)
+    return gradient is not None and bool(gradient.any())
 
 
 def past(subject: Subject) -> str:
