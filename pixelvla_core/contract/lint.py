@@ -202,10 +202,10 @@ def _looks_absolute(data: _Data, index: int) -> str:
     if values_N.std() == 0:
         return ""
     inside = np.diff(data.episode_N) == 0
-    if data.state_NS is not None and index < data.state_NS.shape[1]:
-        state_N = data.state_NS[:, index].astype(float)
-        if state_N.std() > 0 and np.corrcoef(values_N, state_N)[0, 1] > _FOLLOWS:
-            return f"it follows dimension {index} of the state"
+    if data.state_NS is not None and index < data.state_NS.shape[1] and inside.any():
+        reached_N = data.state_NS[1:, index][inside].astype(float)
+        if reached_N.std() > 0 and np.corrcoef(values_N[:-1][inside], reached_N)[0, 1] > _FOLLOWS:
+            return f"it equals dimension {index} of the next state"
     rough = np.diff(values_N)[inside].std() / values_N.std() if inside.any() else 1.0
     one_sided = np.mean(np.sign(values_N - 0.1 * np.abs(values_N).max() * np.sign(values_N.mean())))
     if rough < _SMOOTH and abs(one_sided) > 0.98:
