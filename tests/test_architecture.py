@@ -20,7 +20,8 @@ PACKAGES = sorted(
     if folder.is_dir()
 )
 HEAVY = {"torch", "transformers", "peft", "accelerate", "timm", "lerobot", "mujoco", "cv2", "numpy", "scipy", "pyarrow"}
-PUBLIC = {"api", "testing", "hookspecs", "component", "errors", "files"}
+PUBLIC = {"api", "testing", "hookspecs", "component", "errors", "files", "annotations", "contract", "data"}
+"""What adapters and plugins may import of core; docs/plugins.md names the same."""
 
 
 def imports(path: Path, *, top_level: bool) -> Iterator[str]:
@@ -95,6 +96,11 @@ def test_plugins_import_cores_public_modules_only(package):
         names = {name for name in imports(path, top_level=False) if name.startswith("pixelvla_core.")}
         private = {name for name in names if name.split(".")[1] not in PUBLIC}
         assert not private, f"{path} imports {private}; what adapters and plugins need is in pixelvla_core.api"
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_the_public_modules_are_documented(name):
+    assert f"`pixelvla_core.{name}`" in (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=ids)

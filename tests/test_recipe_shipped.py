@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -40,6 +44,19 @@ def given(name: str) -> list[str]:
 def test_the_recipes_are_found_in_this_source_tree():
     assert builtin_dir() == ROOT / "recipes"
     assert {"pixelvla_openvla", "libero_openvla", "mini/pixelvla", "ablation/ft_cat"} <= set(NAMES)
+
+
+def test_the_recipes_are_found_inside_an_installed_package_as_well(tmp_path):
+    """A wheel holds them in the package; here a copy of the package stands for it."""
+    shutil.copytree(ROOT / "pixelvla_core", tmp_path / "pixelvla_core", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "recipes", tmp_path / "pixelvla_core" / "recipes")
+    code = "from pixelvla_core.recipe.layers import builtin_dir, files_in\n"
+    code += "print(builtin_dir(), len(files_in([builtin_dir()])))"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(tmp_path / "pixelvla_core" / "recipes"), str(len(NAMES))]
 
 
 @pytest.mark.parametrize("name", NAMES)
