@@ -14,9 +14,10 @@ from pixelvla_core.files import point_link
 from pixelvla_core.model import freeze
 from pixelvla_core.recipe import Recipe, Stage
 from pixelvla_core.recipe.schema import BASE_GROUPS
+from pixelvla_core.train.cache import Cache, open_cache
 from pixelvla_core.train.interrupt import Interrupt
 from pixelvla_core.train.loader import Source, batches
-from pixelvla_core.train.loop import Loop
+from pixelvla_core.train.loop import Interrupted, Loop
 from pixelvla_core.train.optim import make_optimizer
 from pixelvla_core.train.order import Order
 from pixelvla_core.train.progress import Progress
@@ -82,6 +83,7 @@ def run_stage(job: Job, index: int, step: int, folder: Path | None, interrupt: I
         checkpoint_gradients(job.model.base)
     accelerator, order = job.accelerator, Order(len(job.dataset), stage.seed, name)
     job.model.to(accelerator.device)
+    cache = _cache(job, stage, interrupt)
     objective = Objective(job.model, stage)
     prepared, optimizer = accelerator.prepare(objective, make_optimizer(objective, stage))
     bare = accelerator.unwrap_model(prepared)
@@ -107,9 +109,23 @@ def run_stage(job: Job, index: int, step: int, folder: Path | None, interrupt: I
         order=order,
         rank=accelerator.process_index,
         world=accelerator.num_processes,
+        cache=cache,
     )
     job.progress.start_clock()
     loop.run(batches(source, range(step * stage.grad_accum, stage.steps * stage.grad_accum)))
+
+
+def _cache(job: Job, stage: Stage, interrupt: Interrupt) -> Cache | None:
+    """Open the stage's cache; the main process makes it, the others then find it."""
+    if stage.cache == "none":
+        return None
+
+    def go_on() -> None:
+        if interrupt.asked:
+            raise Interrupted
+
+    with job.accelerator.main_process_first():
+        return open_cache(job.model, job.recipe, stage, job.dataset, job.progress.say, go_on)
 
 
 def _announce(job: Job, name: str, stage: Stage, table: list[freeze.Row]) -> None:

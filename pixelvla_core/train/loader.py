@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import get_all_start_methods
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -18,13 +18,13 @@ from pixelvla_core.errors import UserError
 from pixelvla_core.model.collate import collate_actions
 from pixelvla_core.seam.batch import Batch, Features, Sample
 from pixelvla_core.seam.prefix import Past
+from pixelvla_core.train.cache import Cache, frame_rng, seen
 from pixelvla_core.train.order import Order, Slot
 
 if TYPE_CHECKING:
     from pixelvla_core.data.dataset import Dataset as Data
     from pixelvla_core.model.pixelvla import PixelVLA
     from pixelvla_core.recipe import Stage
-    from pixelvla_core.train.cache import Cache
 
 
 @dataclass(frozen=True)
@@ -59,20 +59,16 @@ class Source(Dataset):
         """Draw the samples, collate them, and read what is cached of them."""
         positions = self.order.positions(slot, self.stage.batch_size)
         indices = [self.order.index(position) for position in positions]
-        blind = self.cache is not None and self.cache.kind == "past"
-        # A past belongs to one wording of the instruction, so with it every frame keeps the one it was made with.
-        seeds = indices if blind else positions
+        blind = self.cache is not None and self.cache.kind == "hidden"
+        rngs = [frame_rng(i) for i in indices] if blind else [self.order.rng(position) for position in positions]
         samples = [
-            self.data.sample(index, horizon=self.model.head.horizon, rng=self.order.rng(seed), images=not blind)
-            for index, seed in zip(indices, seeds, strict=True)
+            self.data.sample(index, horizon=self.model.head.horizon, rng=rng, images=not blind)
+            for index, rng in zip(indices, rngs, strict=True)
         ]
         if blind:
             return Item(actions_only(self.model, samples), past=self.cache.past(indices))
-        batch = self.model.collate([self._seen(sample) for sample in samples], train=True)
+        batch = self.model.collate([seen(sample, self.stage) for sample in samples], train=True)
         return Item(batch, features=None if self.cache is None else self.cache.features(indices))
-
-    def _seen(self, sample: Sample) -> Sample:
-        return sample if self.stage.prompts else replace(sample, prompts={}, masks={})
 
 
 def actions_only(model: PixelVLA, samples: list[Sample]) -> Batch:
@@ -84,29 +80,25 @@ def actions_only(model: PixelVLA, samples: list[Sample]) -> Batch:
     return Batch(inputs={}, geometry={}, actions_BHA=actions_BHA, action_valid_BH=valid_BH, keys=keys)
 
 
-def batches(source: Source, numbers: range, workers: int | None = None) -> Iterator[Item]:
+def batches(source: Source, numbers: range) -> Iterator[Item]:
     """Yield the items of consecutive forward passes.
-
-    Args:
-        workers: Processes that make them; by default one for two processors.
 
     Raises:
         UserError: what the dataset or the collation of a batch raised.
     """
-    workers = default_workers() if workers is None else workers
-    loader = DataLoader(
-        source,
-        batch_size=None,
-        sampler=numbers,
-        num_workers=min(workers, len(numbers)),
-        prefetch_factor=2 if workers and len(numbers) else None,
-        multiprocessing_context="fork" if workers and len(numbers) else None,
-        worker_init_fn=_quiet,
-    )
-    for item in loader:
+    for item in DataLoader(source, sampler=numbers, **loader_options(len(numbers))):
         if isinstance(item, UserError):
             raise item
         yield item
+
+
+def loader_options(length: int) -> dict[str, Any]:
+    """How a DataLoader of ready batches works in the background."""
+    workers = min(default_workers(), length)
+    options: dict[str, Any] = {"batch_size": None, "num_workers": workers}
+    if workers:
+        options |= {"prefetch_factor": 2, "multiprocessing_context": "fork", "worker_init_fn": _quiet}
+    return options
 
 
 def default_workers() -> int:

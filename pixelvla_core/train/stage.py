@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,7 +35,7 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch, features: Features | None = None, past: Past | None = None) -> Tensor:
         """The mean loss of a batch, float32."""
-        with self._precision(batch):
+        with precision(self.stage, batch.actions_BHA.device.type):
             if self.stage.objective == "native":
                 prefix = self.model.prefix(batch, features)
                 return self.model.backbone.native_loss(prefix, batch).float()
@@ -56,10 +56,10 @@ class Objective(nn.Module):
         parameters = [p for part in ours for p in part.parameters() if p.requires_grad]
         return sum((0.0 * p.flatten()[0].float() for p in parameters), 0.0)
 
-    def _precision(self, batch: Batch):
-        if self.stage.precision == "float32":
-            return nullcontext()
-        return torch.autocast(batch.actions_BHA.device.type, dtype=torch.bfloat16)
+
+def precision(stage: Stage, device: str) -> AbstractContextManager:
+    """The context in which a stage computes."""
+    return nullcontext() if stage.precision == "float32" else torch.autocast(device, dtype=torch.bfloat16)
 
 
 def trains_only_head(model: PixelVLA, stage: Stage) -> bool:

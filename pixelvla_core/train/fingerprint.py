@@ -1,0 +1,75 @@
+"""A hash of everything that could change what a frozen part of the model computes."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pixelvla_core.model.lora import base_name
+from pixelvla_core.recipe.construct import to_plain
+
+if TYPE_CHECKING:
+    from pixelvla_core.data.dataset import Dataset
+    from pixelvla_core.model.pixelvla import PixelVLA
+    from pixelvla_core.recipe import Recipe, Stage
+
+CORE = ("pixelvla_core.seam", "pixelvla_core.model", "pixelvla_core.geometry")
+
+
+def fingerprint(kind: str, model: PixelVLA, recipe: Recipe, stage: Stage, dataset: Dataset) -> str:
+    """Hash the frozen weights (as they are in memory, LoRA included), data, options, precision and code."""
+    digest = hashlib.sha256()
+    facts = {
+        "kind": kind,
+        "levels": () if model.pixel_encoder is None else model.pixel_encoder.levels,
+        "precision": stage.precision,
+        "prompts": stage.prompts and kind == "hidden",
+        "data": [dataset.fingerprint, to_plain(recipe.data), len(dataset)],
+        "backbone": to_plain(recipe.backbone),
+        "splice": recipe.splice,
+        "torch": torch.__version__,
+    }
+    digest.update(json.dumps(facts, sort_keys=True).encode())
+    for index in range(len(dataset)):
+        digest.update(dataset.frame_key(index).encode() + b"\n")
+    for name, tensor in frozen_tensors(kind, model):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    for path in sorted(source_files([*CORE, package_of(model.backbone), package_of(dataset)])):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def frozen_tensors(kind: str, model: PixelVLA) -> Iterator[tuple[str, Tensor]]:
+    """The tensors that the cached values come from: all but the head's, or those before the transformer."""
+    groups = model.backbone.spec.groups
+    patterns = [re.compile(groups[group]) for group in ("vision", "projector") if group in groups]
+    for name, tensor in sorted(model.state_dict().items()):
+        inner = base_name(name).removeprefix("base.")
+        if not name.startswith("head.") and (kind == "hidden" or any(p.fullmatch(inner) for p in patterns)):
+            yield name, tensor
+
+
+def package_of(part: Any) -> str:
+    """The top-level package that a part's class comes from."""
+    return type(part).__module__.partition(".")[0]
+
+
+def source_files(modules: Iterable[str]) -> set[Path]:
+    """The Python files of modules and packages."""
+    found: set[Path] = set()
+    for module in modules:
+        spec = importlib.util.find_spec(module)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            found |= set(Path(folder).rglob("*.py"))
+        if spec and spec.origin and spec.origin.endswith(".py"):
+            found.add(Path(spec.origin))
+    return found

@@ -1,0 +1,142 @@
+"""``wrap``: a pixel-aware model around a base model's checkpoint, before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from pixelvla_core.checkpoint.find import FOLDER
+from pixelvla_core.checkpoint.manifest import MANIFEST, Manifest, read_manifest
+from pixelvla_core.checkpoint.save import describe, save
+from pixelvla_core.contract.contract import ActionContract
+from pixelvla_core.errors import ContractError, RecipeError, UserError, suggest
+from pixelvla_core.files import full_disk_is_user_error
+from pixelvla_core.plugins import PluginManager
+from pixelvla_core.recipe import compose, split_arguments
+
+if TYPE_CHECKING:
+    from pixelvla_core.model.pixelvla import PixelVLA
+
+LAYERS = ("encoder/pixelvla", "head/l1")
+"""What is put around the base unless layers are named."""
+
+FACTS = ("key", "fps", "camera", "orientation", "frame")
+"""What ``contract.X=VALUE`` may say; the rest of the contract comes from the base's statistics."""
+
+UNKNOWN_FPS = 0.0
+
+
+def wrap(
+    base: str,
+    weights: str,
+    out: Path,
+    overrides: Sequence[str] = (),
+    *,
+    full: bool = False,
+    manager: PluginManager | None = None,
+) -> Path:
+    """Build the model around a base and write it as a checkpoint folder without stages.
+
+    Args:
+        base: Name of the backbone.
+        weights: A checkpoint folder, a hub id, or a name that the adapter knows.
+        out: The folder to write.
+        overrides: Layers to use in place of the paper's parts, ``key=value`` overrides of the recipe, and
+            ``contract.key=NAME``, ``contract.fps=5`` and the like for what the base's statistics leave open.
+        full: Copy the base's weights into the folder.
+        manager: The plugins; by default every installed one.
+
+    Raises:
+        UserError: parts do not fit, weights do not load, or the base knows several datasets and none is named.
+    """
+    manager = PluginManager.load() if manager is None else manager
+    _check_target(out)
+    layers, values = split_arguments(overrides)
+    facts, values = _facts(values)
+    recipe = compose(
+        layers or LAYERS,
+        [f"backbone.name={base}", f"backbone.weights={_absolute(weights)}", *values],
+        registry=manager.registry,
+    )
+    from pixelvla_core.model.assemble import assemble
+
+    model = assemble(recipe, registry=manager.registry)
+    model.contract = infer_contract(model.backbone, facts)
+    with full_disk_is_user_error(out.parent, "Nothing was written."):
+        save(out, model, replace(recipe, run=[]), describe(model, recipe, manager.registry), full=full)
+    _show(model, read_manifest(out), facts, out)
+    return out
+
+
+def infer_contract(backbone: Any, facts: dict[str, Any]) -> ActionContract | None:
+    """The action contract around the base's own statistics, or None if the base carries none.
+
+    Raises:
+        ContractError: it carries several and none is named, or the named one is not there.
+    """
+    statistics = getattr(backbone, "statistics", None)
+    if not statistics:
+        return None
+    given = {name: value for name, value in facts.items() if name != "key"}
+    try:
+        return ActionContract.from_norm_stats(
+            statistics, facts.get("key"), **{"fps": UNKNOWN_FPS, "camera": backbone.spec.cameras[0], **given}
+        )
+    except ContractError as error:
+        raise ContractError(f"{error} Here you name it by contract.key=NAME.") from error
+
+
+def _check_target(out: Path) -> None:
+    if (out / FOLDER).exists() or (out.exists() and not (out / MANIFEST).is_file() and any(out.iterdir())):
+        raise UserError(f"{out} exists and is no wrapped model, so it is not overwritten. Give another --out.")
+
+
+def _absolute(weights: str) -> str:
+    return str(Path(weights).resolve()) if Path(weights).is_dir() else weights
+
+
+def _facts(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Part ``contract.X=VALUE`` from the recipe's overrides."""
+    facts = {}
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key.startswith("contract."):
+            name = key.removeprefix("contract.")
+            if name not in FACTS:
+                raise RecipeError(f"There is no {key!r}.{suggest(name, FACTS)} Known there: {', '.join(FACTS)}.")
+            facts[name] = yaml.safe_load(value)
+    return facts, [override for override in overrides if not override.startswith("contract.")]
+
+
+def _show(model: PixelVLA, manifest: Manifest, facts: dict[str, Any], out: Path) -> None:
+    table = Table(title=f"{out}", title_justify="left")
+    for heading in ("part", "name", "distribution", "parameters"):
+        table.add_column(heading, justify="right" if heading == "parameters" else "left")
+    modules = {
+        "backbone": model.base,
+        "pixel_encoder": model.pixel_encoder,
+        "prompt_encoder": model.prompt_encoder,
+        "action_head": model.head,
+    }
+    for kind, record in manifest.parts.items():
+        count = sum(parameter.numel() for parameter in modules[kind].parameters()) if kind in modules else 0
+        table.add_row(kind.replace("_", " "), record.name, f"{record.distribution} {record.version}", f"{count:,}")
+    console = Console()
+    console.print(table)
+    console.print(_about_contract(model.contract), highlight=False)
+
+
+def _about_contract(contract: ActionContract | None) -> str:
+    if contract is None:
+        return "No action contract: the base carries no statistics. Training takes it from the data."
+    fps = "fps unknown (give contract.fps=N)" if contract.fps == UNKNOWN_FPS else f"{contract.fps:g} fps"
+    return (
+        f"Action contract from the base's statistics of {contract.dataset!r}: {contract.dim} dimensions, rule "
+        f"{contract.rule}, {fps}, camera {contract.camera!r}."
+    )

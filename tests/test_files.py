@@ -1,0 +1,119 @@
+"""Files and folders are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pixelvla_core import files
+from pixelvla_core.errors import UserError
+
+
+def test_atomic_file_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.txt"
+    files.write_text(path, "old")
+    files.write_text(path, "new")
+    assert path.read_text() == "new"
+    assert os.listdir(path.parent) == ["a.txt"]
+
+
+def test_atomic_file_keeps_the_old_one_after_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    files.write_text(path, "old")
+    with pytest.raises(ZeroDivisionError), files.atomic_file(path) as partial:
+        partial.write_text("half" * (1 // 0))
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_atomic_folder_replaces_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "f"
+    for content in ("one", "two"):
+        with files.atomic_folder(folder) as partial:
+            (partial / content).write_text(content)
+    assert os.listdir(folder) == ["two"]
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_atomic_folder_keeps_the_old_one_after_an_error(tmp_path: Path) -> None:
+    folder = tmp_path / "f"
+    with files.atomic_folder(folder) as partial:
+        (partial / "a").write_text("old")
+    with pytest.raises(ZeroDivisionError), files.atomic_folder(folder) as partial:
+        (partial / "a").write_text("half" * (1 // 0))
+    assert (folder / "a").read_text() == "old"
+    assert os.listdir(tmp_path) == ["f"]
+
+
+@settings(max_examples=25)
+@given(st.dictionaries(st.text(min_size=1, max_size=5), st.integers() | st.text(max_size=5) | st.none(), max_size=4))
+def test_json_does_not_depend_on_the_order_of_keys(value: dict) -> None:
+    import json
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.json"
+        files.write_json(path, value)
+        first = path.read_bytes()
+        files.write_json(path, dict(reversed(value.items())))
+        assert path.read_bytes() == first
+        assert json.loads(first) == value
+
+
+def test_link_moves_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        files.point_link(tmp_path / "last", name)
+        assert (tmp_path / "last").resolve() == tmp_path / name
+    assert sorted(os.listdir(tmp_path)) == ["a", "b", "last"]
+
+
+def test_partials_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".step.0a.partial").mkdir()
+    (tmp_path / ".step.0a.partial" / "x").write_text("x")
+    (tmp_path / ".file.0b.partial").write_text("x")
+    (tmp_path / "kept").write_text("x")
+    files.remove_partials(tmp_path)
+    assert os.listdir(tmp_path) == ["kept"]
+
+
+HOLD = """
+import sys, pathlib
+from pixelvla_core.files import locked
+with locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_lock_is_held_by_one_process_and_freed_when_it_is_killed(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match="in use by another process"), files.locked(tmp_path):
+        pass
+    holder.kill()
+    holder.wait()
+    with files.locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("number", files.FULL)
+def test_full_disk_becomes_one_paragraph(number: int, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--resume") as caught, files.full_disk_is_user_error(tmp_path, "All is kept."):
+        raise OSError(number, os.strerror(number))
+    assert "All is kept." in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_system_errors_stay_themselves(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), files.full_disk_is_user_error(tmp_path, ""):
+        raise PermissionError(errno.EACCES, "no")

@@ -1,0 +1,112 @@
+"""``wrap``: a model around a base, its contract from the base's statistics."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).with_name("toy")))
+import pixelvla_toy
+from pixelvla_third_party.adapter import build
+from pixelvla_third_party.config import ThirdPartyConfig
+
+from pixelvla_core import checkpoint
+from pixelvla_core.errors import ContractError, RecipeError, UserError
+from pixelvla_core.plugins import GROUP, PluginManager
+from pixelvla_core.wrap import infer_contract, wrap
+
+MANAGER = PluginManager(
+    [*[entry for entry in entry_points(group=GROUP) if entry.name in ("core", "third_party")], pixelvla_toy]
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base") / "base"
+    build(ThirdPartyConfig(seed=3), weights=None).save_base(folder)
+    return folder
+
+
+def entry(scale: float = 1.0) -> dict:
+    values = [scale] * 7
+    zeros = [0.0] * 7
+    return {
+        "action": {
+            "mean": zeros,
+            "std": values,
+            "min": [-scale] * 7,
+            "max": values,
+            "q01": [-scale] * 7,
+            "q99": values,
+            "mask": [True] * 6 + [False],
+        }
+    }
+
+
+def with_statistics(**statistics: dict):
+    backbone = build(ThirdPartyConfig(), weights=None)
+    backbone.statistics = statistics
+    return backbone
+
+
+def test_wrapped_folder_is_a_checkpoint_without_stages(base: Path, tmp_path: Path, capsys) -> None:
+    out = wrap("third_party", str(base), tmp_path / "w", manager=MANAGER)
+    loaded = checkpoint.load(out, registry=MANAGER.registry)
+    assert loaded.manifest.stages == ()
+    assert loaded.manifest.step == 0
+    assert loaded.model.pixel_encoder is not None
+    assert "multiscale" in capsys.readouterr().out
+
+
+def test_wrapped_base_is_the_base(base: Path, tmp_path: Path) -> None:
+    out = wrap("third_party", str(base), tmp_path / "w", ["lora.rank=4"], manager=MANAGER)
+    model = checkpoint.load(out, registry=MANAGER.registry).model
+    plain = build(ThirdPartyConfig(), weights=str(base))
+    sample = pixelvla_toy.Squares(pixelvla_toy.SquaresConfig(prompts=0.0)).sample(
+        3, horizon=1, rng=np.random.default_rng(0)
+    )
+    batch = plain.collate([sample], train=False)
+    expected = plain.hidden(plain.prefix(batch, plain.features(batch, ())))
+    prefix = model.prefix(model.collate([sample], train=False))
+    assert torch.allclose(model.backbone.hidden(prefix), expected, atol=1e-6)
+
+
+def test_layers_replace_the_papers_parts(base: Path, tmp_path: Path) -> None:
+    out = wrap("third_party", str(base), tmp_path / "w", ["head/native"], manager=MANAGER)
+    assert checkpoint.load(out, registry=MANAGER.registry).model.pixel_encoder is None
+
+
+def test_contract_of_a_single_dataset_is_inferred() -> None:
+    contract = infer_contract(with_statistics(bridge=entry()), {"fps": 5.0})
+    assert (contract.dataset, contract.fps, contract.mask[-1]) == ("bridge", 5.0, False)
+
+
+def test_several_datasets_need_a_name() -> None:
+    with pytest.raises(ContractError, match=r"contract\.key=NAME"):
+        infer_contract(with_statistics(bridge=entry(), fractal=entry()), {})
+
+
+def test_a_wrong_name_gets_the_nearest() -> None:
+    with pytest.raises(ContractError, match="Did you mean 'bridge_orig'"):
+        infer_contract(with_statistics(bridge_orig=entry(), fractal=entry()), {"key": "bridge_ori"})
+
+
+def test_no_statistics_no_contract(base: Path, tmp_path: Path, capsys) -> None:
+    wrap("third_party", str(base), tmp_path / "w", manager=MANAGER)
+    assert "No action contract" in capsys.readouterr().out
+
+
+def test_unknown_fact_gets_the_nearest(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="Did you mean 'fps'"):
+        wrap("third_party", str(base), tmp_path / "w", ["contract.fp=5"], manager=MANAGER)
+
+
+def test_what_is_no_wrapped_model_is_not_overwritten(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("x")
+    with pytest.raises(UserError, match="not overwritten"):
+        wrap("third_party", str(base), tmp_path, manager=MANAGER)
