@@ -10,11 +10,10 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,9 +21,10 @@ from pixelvla_core.errors import DataError
 from pixelvla_core.files import write_text
 
 _TODO, _DONE, _CORRUPT = 0, 1, 2
+_BETWEEN_SYNCS = 64
 
 ReadEpisode = Callable[[int], Iterator[np.ndarray]]
-"""Yields the frames of one episode in order, uint8[H, W, 3] each."""
+"""Yields the frames of one episode in order, uint8[H, W, 3] each; raises DataError if it cannot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class FrameStore:
 
     Attributes:
         frames_NHW3: uint8[N, H, W, 3], memory-mapped and read-only.
-        corrupt: Episodes that could not be read; their frames are zeros.
+        corrupt: Episodes that could not be read; their frames mean nothing.
     """
 
     frames_NHW3: np.ndarray
@@ -41,14 +41,18 @@ class FrameStore:
 
     @classmethod
     def open(cls, folder: Path) -> FrameStore | None:
-        """Open a finished store, or return None."""
+        """Open a finished store, or return None.
+
+        Raises:
+            DataError: its file has another size than it should.
+        """
         if not (folder / "store.json").exists():
             return None
         meta = json.loads((folder / "store.json").read_text(encoding="utf-8"))
-        if (folder / "frames.bin").stat().st_size != np.prod(meta["shape"], dtype=np.int64):
-            raise DataError(f"{folder} holds damaged frames. Remove it; it will be made again.")
-        frames = np.memmap(folder / "frames.bin", np.uint8, "r", shape=tuple(meta["shape"]))
-        return cls(frames_NHW3=frames, corrupt=tuple(meta["corrupt"]))
+        path, shape = folder / "frames.bin", tuple(meta["shape"])
+        if not path.is_file() or path.stat().st_size != np.prod(shape, dtype=np.int64):
+            raise DataError(f"The decoded frames in {folder} are damaged. Remove this folder; it will be made again.")
+        return cls(frames_NHW3=np.memmap(path, np.uint8, "r", shape=shape), corrupt=tuple(meta["corrupt"]))
 
 
 def build(
@@ -63,10 +67,10 @@ def build(
     """Open the store in ``folder``, after building whatever of it is missing.
 
     Args:
-        folder: the store's own folder; its name tells the dataset, camera and size.
+        folder: the store's own folder; its path tells the dataset, camera and size.
         lengths: number of frames of each episode, in the dataset's order.
         size: (H, W) of all frames.
-        read: decodes one episode; raises DataError if it cannot.
+        read: decodes one episode.
         workers: threads.
         skip_corrupt: go on past episodes that cannot be read.
 
@@ -83,10 +87,12 @@ def build(
 
 
 class _Build:
+    """A store in the making: ``frames.bin`` as it will be, and ``done.bin`` with one byte per episode."""
+
     def __init__(self, folder: Path, lengths: Sequence[int], size: tuple[int, int], read: ReadEpisode) -> None:
         self.folder, self.partial = folder, folder.with_name(folder.name + ".partial")
-        self.shape = (sum(lengths), *size, 3)
         self.offsets = np.concatenate([[0], np.cumsum(lengths)])
+        self.shape = (int(self.offsets[-1]), *size, 3)
         self.read = read
 
     def run(self, workers: int, skip_corrupt: bool) -> None:
@@ -94,46 +100,34 @@ class _Build:
             self.folder.rename(self.partial)
             (self.partial / "store.json").unlink()
         self.partial.mkdir(parents=True, exist_ok=True)
-        done = self._open("done.bin", (len(self.offsets) - 1,))
-        frames = self._open("frames.bin", self.shape)
+        frames = _reserve(self.partial / "frames.bin", int(np.prod(self.shape, dtype=np.int64)))
+        done = _reserve(self.partial / "done.bin", len(self.offsets) - 1)
         try:
-            self._decode(frames, done, workers, skip_corrupt)
-            state = np.frombuffer(os.pread(done, len(self.offsets), 0), np.uint8)
+            self._decode(frames, _Marks(frames, done), workers, skip_corrupt)
+            corrupt = np.flatnonzero(self._state(done) == _CORRUPT).tolist()
         finally:
             os.close(done)
             os.close(frames)
-        corrupt = np.flatnonzero(state == _CORRUPT).tolist()
         write_text(self.partial / "store.json", json.dumps({"shape": self.shape, "corrupt": corrupt}))
         self.partial.rename(self.folder)
 
-    def _open(self, name: str, shape: tuple[int, ...]) -> int:
-        """Open a file for random writing. Its space is reserved, because a full disk would kill a memory map."""
-        descriptor = os.open(self.partial / name, os.O_RDWR | os.O_CREAT, 0o644)
-        size = int(np.prod(shape, dtype=np.int64))
-        if size:
-            os.posix_fallocate(descriptor, 0, size)
-        return descriptor
+    def _state(self, done: int) -> np.ndarray:
+        return np.frombuffer(os.pread(done, len(self.offsets), 0), np.uint8)
 
-    def _decode(self, frames: int, done: int, workers: int, skip_corrupt: bool) -> None:
-        state = np.frombuffer(os.pread(done, len(self.offsets), 0), np.uint8)
+    def _decode(self, frames: int, marks: _Marks, workers: int, skip_corrupt: bool) -> None:
+        state = self._state(marks.done)
         todo = np.flatnonzero(state == _TODO if skip_corrupt else state != _DONE).tolist()
         pool = ThreadPoolExecutor(workers)
         try:
-            for result in [pool.submit(self._episode, frames, done, episode, skip_corrupt) for episode in todo]:
-                result.result()
+            jobs = {pool.submit(self._copy, frames, episode): episode for episode in todo}
+            for job in as_completed(jobs):
+                error = job.exception()
+                if error is not None and not (skip_corrupt and isinstance(error, DataError)):
+                    raise error
+                marks.add(jobs[job], _DONE if error is None else _CORRUPT)
         finally:
             pool.shutdown(cancel_futures=True)
-
-    def _episode(self, frames: int, done: int, episode: int, skip_corrupt: bool) -> None:
-        mark = _DONE
-        try:
-            self._copy(frames, episode)
-        except DataError:
-            if not skip_corrupt:
-                raise
-            mark = _CORRUPT
-        os.fdatasync(frames)
-        os.pwrite(done, bytes([mark]), episode)
+            marks.flush()
 
     def _copy(self, frames: int, episode: int) -> None:
         start, stop = self.offsets[episode], self.offsets[episode + 1]
@@ -143,15 +137,43 @@ class _Build:
             if frame.shape != self.shape[1:] or count > stop - start:
                 raise DataError(
                     f"Frame {count - 1} of episode {episode} has shape {frame.shape}; expected {stop - start} frames "
-                    f"of {self.shape[1:]}. Record the episode again, or leave it out."
+                    f"of {self.shape[1:]}. Leave the episode out, or set image_size to store one size."
                 )
             os.pwrite(frames, frame.tobytes(), int(start + count - 1) * size)
         if count != stop - start:
-            raise DataError(f"Episode {episode} has {count} images for {stop - start} rows. Leave it out.")
+            raise DataError(f"Episode {episode} has {count} images for {stop - start} rows. Leave the episode out.")
+
+
+@dataclass
+class _Marks:
+    """Which episodes are done. A mark reaches the disk after its frames, so that even a power cut loses none."""
+
+    frames: int
+    done: int
+    waiting: dict[int, int] = field(default_factory=dict)
+
+    def add(self, episode: int, mark: int) -> None:
+        self.waiting[episode] = mark
+        if len(self.waiting) >= _BETWEEN_SYNCS:
+            self.flush()
+
+    def flush(self) -> None:
+        os.fsync(self.frames)
+        for episode, mark in self.waiting.items():
+            os.pwrite(self.done, bytes([mark]), episode)
+        self.waiting.clear()
+
+
+def _reserve(path: Path, size: int) -> int:
+    """Open a file for random writing with its space reserved, so that a full disk is an error now and not a crash."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    if size:
+        os.posix_fallocate(descriptor, 0, size)
+    return descriptor
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[Any]:
+def _lock(path: Path) -> Iterator[None]:
     """Hold a lock between processes, so that only one builds; the others wait and then find the store."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
