@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 import gymnasium as gym
@@ -9,7 +10,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelvla_core.errors import UserError, suggest
+from pixelvla_core.api import UserError
 
 from . import spec
 from .model import TIMESTEP, build
@@ -137,7 +138,9 @@ class TabletopEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
             self.data.joint(name).qpos = value
         self.data.joint("drawer").qpos = scene.drawer_open
         self._target = np.array(scene.start)
-        self.data.ctrl[:] = (*scene.start, spec.FINGER_TRAVEL, spec.FINGER_TRAVEL)
+        # Servos have the joints' names; their order in the model is its own affair.
+        self._servos = [self.model.actuator(name).id for name in _JOINTS]
+        self.data.ctrl[self._servos] = (*scene.start, spec.FINGER_TRAVEL, spec.FINGER_TRAVEL)
         mujoco.mj_forward(self.model, self.data)
         self._judge = Judge(self.model, self.data, scene)
         self.outcome = Outcome()
@@ -175,6 +178,12 @@ class TabletopEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         """The id of the thing to move the target to; None where a task has none."""
         return None if self._scene.reference is None else 1 + self._scene.reference
 
+    @property
+    def held(self) -> str | None:
+        """Name of the body that both fingers press on: ``object0`` ..., ``drawer``; None if there is none."""
+        body = self._judge.held_body(self.data)
+        return None if body is None else self.model.body(body).name
+
     def target_mask(self, size: int | None = None) -> NDArray[np.bool_]:
         """Return the pixels of the target that are visible now, ``bool[size, size]``."""
         return self.segmentation(size) == self.target_id
@@ -199,9 +208,9 @@ class TabletopEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self._target = np.clip(self._target + action[:6], here - _LEAD, here + _LEAD)
         self._target = np.clip(self._target, spec.WORKSPACE_LOW, spec.WORKSPACE_HIGH)
         finger = action[6] * spec.FINGER_TRAVEL
-        before, after = self.data.ctrl.copy(), np.array([*self._target, finger, finger])
+        before, after = self.data.ctrl[self._servos], np.array([*self._target, finger, finger])
         for substep in range(1, _SUBSTEPS + 1):
-            self.data.ctrl[:] = before + (after - before) * (substep / _SUBSTEPS)
+            self.data.ctrl[self._servos] = before + (after - before) * (substep / _SUBSTEPS)
             mujoco.mj_step(self.model, self.data)
 
     def _info(self) -> dict[str, Any]:
@@ -238,4 +247,6 @@ class TabletopEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
 def _check(what: str, name: str, known: tuple[str, ...]) -> None:
     if name not in known:
-        raise UserError(f"unknown {what} {name!r}.{suggest(name, known)} Known: {', '.join(known)}.")
+        nearest = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        raise UserError(f"The tabletop has no {what} {name!r}.{hint} It has: {', '.join(known)}.")

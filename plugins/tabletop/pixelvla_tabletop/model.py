@@ -169,6 +169,7 @@ def _gripper(spec: mujoco.MjSpec) -> None:
         conaffinity=0,
     )
     hand = carriage.add_body(name="hand", gravcomp=1)
+    # Turned about z, then about the new y, then about the new x: "xyz" Euler angles about fixed axes.
     for i, name in ((5, "yaw"), (4, "pitch"), (3, "roll")):
         limits = (WORKSPACE_LOW[i], WORKSPACE_HIGH[i])
         _joint(spec, hand, name, _axis(i - 3), limits, armature=0.02, gain=60, force=8)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelvla_core.errors import UserError
+from pixelvla_core.api import UserError
 
 from . import spec
 from .demonstrate import Demonstration, Job, demonstrate

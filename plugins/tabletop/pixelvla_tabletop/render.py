@@ -13,6 +13,8 @@ import numpy as np
 from mujoco.gl_context import GLContext
 from numpy.typing import NDArray
 
+from pixelvla_core.api import UserError
+
 from .spec import CAMERA
 
 _contexts: dict[int, GLContext] = {}
@@ -22,8 +24,19 @@ def _make_current() -> None:
     """Make this process's OpenGL context current; a forked child makes its own."""
     process = os.getpid()
     if process not in _contexts:
-        _contexts[process] = GLContext(64, 64)
+        try:
+            _contexts[process] = GLContext(64, 64)
+        except Exception as error:  # each backend of MuJoCo raises something else
+            raise _no_graphics(error) from error
     _contexts[process].make_current()
+
+
+def _no_graphics(error: Exception) -> UserError:
+    return UserError(
+        f"No picture can be drawn: MuJoCo found no OpenGL with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} ({error}). "
+        "Without a GPU's driver Mesa is enough: on Debian install libegl1 and libgl1-mesa-dri. If mujoco is imported "
+        "before pixelvla_tabletop, set MUJOCO_GL=egl in the environment."
+    )
 
 
 class FrontRenderer:
@@ -39,8 +52,10 @@ class FrontRenderer:
         self._model = model
         self._rect = mujoco.MjrRect(0, 0, size, size)
         model.vis.global_.offwidth = model.vis.global_.offheight = size
-        self._gl = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._gl)
+        try:
+            self._gl = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        except mujoco.FatalError as error:
+            raise _no_graphics(error) from error
         self._scene = mujoco.MjvScene(model, maxgeom=200)
         self._option = mujoco.MjvOption()
         self._camera = mujoco.MjvCamera()
@@ -72,6 +87,8 @@ class FrontRenderer:
 
     def _draw(self, data: mujoco.MjData) -> NDArray[np.uint8]:
         _make_current()
+        # Another model's renderer may have drawn last, into a buffer of its own.
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._gl)
         category = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(self._model, data, self._option, None, self._camera, category, self._scene)
         mujoco.mjr_render(self._rect, self._scene, self._gl)
