@@ -15,6 +15,8 @@ import numpy as np
 
 from pixelvla_core.prompts import Box, Line, Point
 
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True)
 class Affine:
@@ -69,11 +71,17 @@ def warp(prompt: Point | Line | Box, affine: Affine) -> list[Point | Line | Box]
     piece: where it leaves and comes back it becomes several lines, each at least two different vertices long.
     """
     if isinstance(prompt, Point):
-        x, y = affine(prompt.x, prompt.y)
+        x, y = _place(affine, prompt.x, prompt.y)
         return [Point(x, y, prompt.positive)] if 0.0 <= x <= 1.0 and 0.0 <= y <= 1.0 else []
     if isinstance(prompt, Box):
         return _warp_box(prompt, affine)
-    return [Line(piece) for piece in clip_polyline([affine(x, y) for x, y in prompt.vertices])]
+    return [Line(piece) for piece in clip_polyline([_place(affine, x, y) for x, y in prompt.vertices])]
+
+
+def _place(affine: Affine, x: float, y: float) -> tuple[float, float]:
+    """Map a point; one that rounding puts just beyond the edge of the image is on the edge."""
+    x, y = (min(max(v, 0.0), 1.0) if -_ROUNDING <= v <= 1.0 + _ROUNDING else v for v in affine(x, y))
+    return x, y
 
 
 def _warp_box(box: Box, affine: Affine) -> list[Box]:
@@ -94,9 +102,10 @@ def clip_polyline(vertices: Sequence[tuple[float, float]]) -> list[tuple[tuple[f
             continue
         if not open_end:
             pieces.append([inside[0]])
-        pieces[-1].append(inside[1])
+        if inside[1] != pieces[-1][-1]:
+            pieces[-1].append(inside[1])
         open_end = inside[1] == end
-    return [tuple(piece) for piece in pieces if len(set(piece)) > 1]
+    return [tuple(piece) for piece in pieces if len(piece) > 1]
 
 
 def _clip_segment(start: tuple[float, float], end: tuple[float, float]) -> tuple | None:
@@ -139,10 +148,28 @@ def coverage(mask: np.ndarray, affine: Affine, rows: int, columns: int) -> np.nd
     return (down @ mask.astype(np.float64) @ across.T).clip(0.0, 1.0).astype(np.float32)
 
 
+def center(mask: np.ndarray, affine: Affine) -> tuple[float, float]:
+    """Centre of mass (x, y), in target coordinates, of what the target image shows of a mask; it must show some."""
+    height, width = mask.shape
+    (low_y, high_y), (low_x, high_x) = (
+        (np.clip(edge, 0.0, 1.0) for edge in _edges(*axis))
+        for axis in ((height, affine.scale_y, affine.shift_y), (width, affine.scale_x, affine.shift_x))
+    )
+    areas = mask * np.outer(high_y - low_y, high_x - low_x)
+    total = areas.sum()
+    x, y = areas.sum(0) @ (low_x + high_x) / 2 / total, areas.sum(1) @ (low_y + high_y) / 2 / total
+    return float(x), float(y)
+
+
+def _edges(pixels: int, scale: float, shift: float) -> tuple[np.ndarray, np.ndarray]:
+    """Where each pixel starts and ends in the target along one axis, float64[pixels] each."""
+    edges = scale * np.arange(pixels + 1) / pixels + shift
+    return np.minimum(edges[:-1], edges[1:]), np.maximum(edges[:-1], edges[1:])
+
+
 @lru_cache(maxsize=256)
 def _overlap(pixels: int, cells: int, scale: float, shift: float) -> np.ndarray:
     """float64[cells, pixels]: the fraction of each cell that each pixel covers, along one axis."""
-    edges = scale * np.arange(pixels + 1) / pixels + shift
-    low, high = np.minimum(edges[:-1], edges[1:]), np.maximum(edges[:-1], edges[1:])
+    low, high = _edges(pixels, scale, shift)
     left = np.arange(cells)[:, None] / cells
     return np.clip(np.minimum(high, left + 1 / cells) - np.maximum(low, left), 0.0, None) * cells

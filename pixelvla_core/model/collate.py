@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixelvla_core.geometry import Affine, coverage, warp
+from pixelvla_core.geometry import Affine, center, coverage, warp
 from pixelvla_core.model.prompt_encoder import TOKEN_TYPES
 from pixelvla_core.prompts import Box, Line, Mask, Point, Prompt
 from pixelvla_core.seam.batch import MaskBatch, PromptBatch
@@ -36,11 +36,9 @@ class _Row:
     def add(self, x: float, y: float, kind: str) -> None:
         self.tokens.append((x, y, _TYPE[kind]))
 
-    def add_mask(self, covered: np.ndarray) -> None:
+    def add_mask(self, covered: np.ndarray, place: tuple[float, float]) -> None:
         self.masks.append((covered, len(self.tokens)))
-        rows, columns = np.indices(covered.shape) + 0.5
-        x, y = (covered * columns).sum() / covered.shape[1], (covered * rows).sum() / covered.shape[0]
-        self.add(float(x / covered.sum()), float(y / covered.sum()), "mask")
+        self.add(*place, "mask")
 
 
 def collate_prompts(
@@ -77,7 +75,7 @@ def _tokens(prompts: Sequence[Prompt], affine: Affine, raster: tuple[int, int]) 
         if isinstance(prompt, Mask):
             covered = coverage(prompt.array, affine, *raster)
             if covered.sum() > SMALLEST:
-                row.add_mask(covered)
+                row.add_mask(covered, center(prompt.array, affine))
         else:
             for piece in warp(prompt, affine):
                 _add(row, piece)

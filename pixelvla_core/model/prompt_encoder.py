@@ -56,10 +56,12 @@ class VisualPromptEncoder(nn.Module):
 
     def forward(self, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
         """Encode one camera's prompts: tokens float[B, K, D] and valid bool[B, K]."""
+        return self.mlp(self.features(prompts)), prompts.valid_BK
+
+    def features(self, prompts: PromptBatch) -> Tensor:
+        """The paper's F_s, float[B, K, F]: what SAM's prompt encoder gives for points and boxes."""
         features_BKF = self.position(prompts.coords_BK2) + self.types(prompts.type_BK)
-        if prompts.masks_BMHW.shape[1]:
-            features_BKF = features_BKF + self._shapes(prompts)
-        return self.mlp(features_BKF), prompts.valid_BK
+        return features_BKF + self._shapes(prompts) if prompts.masks_BMHW.shape[1] else features_BKF
 
     def _shapes(self, prompts: PromptBatch) -> Tensor:
         """float[B, K, F]: each mask's embedding in the column of its token, zero elsewhere."""
@@ -78,9 +80,9 @@ class MaskShape(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, 4, 2, stride=2)
-        self.norm1 = ChannelNorm(4)
+        self.norm1 = ChannelNorm(4, eps=1e-6)
         self.conv2 = nn.Conv2d(4, 16, 2, stride=2)
-        self.norm2 = ChannelNorm(16)
+        self.norm2 = ChannelNorm(16, eps=1e-6)
         self.out = nn.Conv2d(16, width, 1)
 
     def forward(self, masks_BMHW: Tensor) -> Tensor:
