@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, entry_points, requires, version
+from importlib.metadata import PackageNotFoundError, distribution, entry_points, requires, version
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 from packaging.requirements import Requirement
 
@@ -73,10 +76,23 @@ def render(findings: list[Finding]) -> str:
 
 def install_command(*packages: str) -> str:
     """Return the command that installs Python packages into this environment."""
-    quoted = " ".join(f"'{package}'" for package in packages)
+    quoted = " ".join(shlex.quote(package) for package in packages)
     if find_spec("pip") is None and shutil.which("uv"):
         return f"uv pip install --python {sys.executable} {quoted}"
     return f"{sys.executable} -m pip install {quoted}"
+
+
+def reinstall_command(name: str) -> str:
+    """Return the command that installs a distribution again, from the folder it came from if it did not come by name."""
+    try:
+        origin = json.loads(distribution(name).read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:
+        origin = {}
+    if not origin.get("url", "").startswith("file://"):
+        return install_command("--force-reinstall", name)
+    folder = unquote(urlparse(origin["url"]).path)
+    editable = ["-e"] if origin.get("dir_info", {}).get("editable") else []
+    return install_command("--force-reinstall", *editable, folder)
 
 
 def apt_command(packages: str) -> str:
@@ -100,7 +116,7 @@ def _plugins() -> list[Finding]:
     names = ", ".join(sorted(plugin.name for plugin in manager.plugins))
     findings = [Finding(name="plugins", ok=True, found=names)]
     for plugin in manager.broken:
-        remedy = f"{install_command('--force-reinstall', plugin.distribution)}   (or uninstall {plugin.distribution})"
+        remedy = f"{reinstall_command(plugin.distribution)}   (or uninstall {plugin.distribution})"
         findings.append(Finding(name=f"plugin {plugin.name}", ok=False, found=plugin.reason, remedy=remedy))
     for claims in manager.registry.conflicts():
         name = f"{claims[0].kind} {claims[0].component.name}"
@@ -111,10 +127,10 @@ def _plugins() -> list[Finding]:
 
 def _requirements() -> list[Finding]:
     """The declared requirements of every distribution that brings a plugin, each looked at once."""
-    distributions = {point.dist.name for point in entry_points(group=GROUP) if point.dist is not None}
+    names = {point.dist.name for point in entry_points(group=GROUP) if point.dist is not None}
     wanted: dict[str, Requirement] = {}
-    for distribution in sorted(distributions):
-        for requirement in _declared(distribution):
+    for name in sorted(names):
+        for requirement in _declared(name):
             wanted.setdefault(str(requirement), requirement)
             for extra in sorted(requirement.extras):
                 wanted |= {str(further): further for further in _declared(requirement.name, extra)}
@@ -124,10 +140,10 @@ def _requirements() -> list[Finding]:
     return [summary, *(finding for finding in findings if not finding.ok)]
 
 
-def _declared(distribution: str, extra: str = "") -> list[Requirement]:
+def _declared(name: str, extra: str = "") -> list[Requirement]:
     """Return what a distribution requires here, or what one of its extras adds to that."""
     try:
-        declared = [Requirement(text) for text in requires(distribution) or []]
+        declared = [Requirement(text) for text in requires(name) or []]
     except PackageNotFoundError:
         return []
     wanted = [requirement for requirement in declared if _applies(requirement, extra)]
