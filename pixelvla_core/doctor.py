@@ -83,7 +83,7 @@ def install_command(*packages: str) -> str:
 
 
 def reinstall_command(name: str) -> str:
-    """Return the command that installs a distribution again, from the folder it came from if it did not come by name."""
+    """Return the command that installs a distribution again, from its folder if it came from one."""
     try:
         origin = json.loads(distribution(name).read_text("direct_url.json") or "{}")
     except PackageNotFoundError:
