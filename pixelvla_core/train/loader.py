@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from multiprocessing import get_all_start_methods
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pixelvla_core.errors import UserError
@@ -34,6 +35,16 @@ class Item:
     batch: Batch
     features: Features | None = None
     past: Past | None = None
+
+    def on(self, device: torch.device) -> tuple[Batch, Features | None, Past | None]:
+        """The same on a device, as the objective's arguments."""
+        features = None if self.features is None else self.features.to(device)
+        return self.batch.to(device), features, None if self.past is None else _past_on(self.past, device)
+
+
+def _past_on(past: Past, device: torch.device) -> Past:
+    layers = tuple((keys.to(device), values.to(device)) for keys, values in past.layers)
+    return Past(layers, past.valid_BS.to(device))
 
 
 @dataclass(frozen=True)

@@ -78,9 +78,7 @@ class Loop:
             torch.manual_seed(self.order.torch_seed(Slot(number, self.accelerator.process_index)))
             last = number == (self.step + 1) * passes - 1
             with nullcontext() if last else self.accelerator.no_sync(self.objective):
-                loss = self.objective(
-                    *(None if part is None else part.to(self.accelerator.device) for part in _parts(item))
-                )
+                loss = self.objective(*item.on(self.accelerator.device))
                 self.accelerator.backward(loss / passes)
             total += loss.detach() / passes
         return total
@@ -134,10 +132,6 @@ class Loop:
             return self.interrupt.asked
         asked = torch.tensor(float(self.interrupt.asked), device=self.accelerator.device)
         return bool(self.accelerator.reduce(asked, reduction="sum"))
-
-
-def _parts(item: Item) -> tuple:
-    return item.batch, item.features, item.past
 
 
 def _finite(value: float) -> bool:
