@@ -6,6 +6,7 @@ B batch, S sequence, D model width, L text length, N patches, A action dim, H ho
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -26,20 +27,23 @@ GROUPS = {
 OFFICIAL_ACTION_DIM = 7
 
 
-def build(config: OpenVLAConfig) -> OpenVLAAdapter:
-    """Load the checkpoint that the options name.
+def build(
+    config: OpenVLAConfig, *, weights: str | None, dtype: str = "float32", quantize: str | None = None
+) -> OpenVLAAdapter:
+    """Load a base model and put it behind the seam.
+
+    Args:
+        weights: Folder of a checkpoint, hub id, or a name that an installed plugin offers, such as "mini".
+        dtype: Of the base weights: float32, bfloat16 or float16.
+        quantize: "8bit" or "4bit" for the language model's linear layers (bitsandbytes).
 
     Raises:
         UserError: no checkpoint is named.
         CheckpointError: it is missing, damaged or does not fit.
     """
-    if not config.weights:
-        raise UserError(
-            "The backbone openvla needs weights: a checkpoint folder, a hub id, or a name that a plugin offers."
-        )
-    model = OpenVLA.from_pretrained(
-        config.weights, dtype=config.dtype, quantize=config.quantize, revision=config.revision
-    )
+    if weights is None:
+        raise UserError("The backbone openvla needs weights: a checkpoint folder, a hub id, or a name a plugin offers.")
+    model = OpenVLA.from_pretrained(weights, dtype=dtype, quantize=quantize, revision=config.revision)
     return OpenVLAAdapter(model, cameras=config.cameras, unnorm_key=config.unnorm_key)
 
 
@@ -127,6 +131,15 @@ class OpenVLAAdapter:
         if batch.action_valid_BH is not None:
             ids_BA = ids_BA.masked_fill(~batch.action_valid_BH[:, :1], IGNORE)
         return self.module.answer_loss(hidden_BAD, ids_BA)
+
+    @property
+    def weights_folder(self) -> Path | None:
+        """Where the base's weights were read from."""
+        return self.module.folder
+
+    def save_base(self, folder: Path) -> None:
+        """Write the base as an ordinary OpenVLA checkpoint, in the type it has."""
+        self.module.save_pretrained(folder, dtype=self.module.projector.fc1.weight.dtype)
 
     @torch.no_grad()
     def native_actions(self, prefix: Prefix, batch: Batch) -> Tensor:

@@ -52,24 +52,16 @@ class OpenVLAConfig:
     """Options of the backbone `openvla`.
 
     Attributes:
-        weights: Folder of a checkpoint, hub id, or a name that an installed plugin offers, such as "mini".
-        dtype: Of the base weights: float32, bfloat16 or float16.
-        quantize: none, 8bit or 4bit (bitsandbytes).
         revision: Branch, tag or commit on the hub.
         cameras: In the order in which their patches stand in the prefix.
         unnorm_key: The data set that says how many dimensions an action has, where the checkpoint's data sets differ.
     """
 
-    weights: str | None = None
-    dtype: str = "float32"
-    quantize: str = "none"
     revision: str | None = None
     cameras: tuple[str, ...] = ("front",)
     unnorm_key: str | None = None
 
     def __post_init__(self) -> None:
-        if self.quantize not in ("none", "8bit", "4bit"):
-            raise ValueError(f"quantize is {self.quantize!r}; expected none, 8bit or 4bit")
         if not self.cameras or len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f"cameras is {list(self.cameras)}; expected at least one name, each only once")
 

@@ -57,7 +57,7 @@ class OpenVLA(Prismatic):
         folder: str | Path,
         *,
         dtype: torch.dtype | str | None = None,
-        quantize: str = "none",
+        quantize: str | None = None,
         device: str | torch.device = "cpu",
         revision: str | None = None,
     ) -> OpenVLA:
@@ -83,7 +83,7 @@ class OpenVLA(Prismatic):
         weights.check(model, stored, folder)
         weights.load(model, stored, as_dtype(dtype or raw.get("torch_dtype") or "float32"))
         _fill_buffers(model)
-        if quantize != "none":
+        if quantize is not None:
             from .quantize import quantize_blocks
 
             quantize_blocks(model.language_model.model, quantize)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-import torch
 from torch import nn
 
 from pixelvla_core.api import UserError
@@ -21,7 +20,7 @@ def quantize_blocks(llama: nn.Module, kind: str) -> None:
         UserError: `kind` is unknown, or bitsandbytes is not installed.
     """
     if kind not in KINDS:
-        raise UserError(f"quantize is {kind!r}; expected 'none', {' or '.join(map(repr, KINDS))}.")
+        raise UserError(f"quantize is {kind!r}; expected {' or '.join(map(repr, KINDS))}, or None.")
     library = _bitsandbytes()
     for block in llama.layers:
         for part in (block.self_attn, block.mlp):
@@ -36,7 +35,7 @@ def _bitsandbytes() -> ModuleType:
     except ImportError as error:
         raise UserError(
             f"8-bit and 4-bit weights need bitsandbytes, which cannot be imported ({error}). Install it with "
-            "`pip install 'bitsandbytes>=0.46'`, or load with quantize='none'."
+            "`pip install 'bitsandbytes>=0.46'`, or load without `quantize`."
         ) from error
     return bitsandbytes
 
@@ -49,6 +48,6 @@ def _packed(library: ModuleType, layer: nn.Linear, kind: str) -> nn.Module:
         new.weight = library.nn.Params4bit(data, requires_grad=False, quant_type="nf4", module=new)
     else:
         new = library.nn.Linear8bitLt(*size, has_fp16_weights=False, device="meta")
-        new.weight = library.nn.Int8Params(data.to(torch.float16), requires_grad=False, has_fp16_weights=False)
+        new.weight = library.nn.Int8Params(data, requires_grad=False, has_fp16_weights=False)
     new.bias = layer.bias
     return new

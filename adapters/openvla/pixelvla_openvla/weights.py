@@ -215,13 +215,24 @@ def save_folder(
     """
     if folder.exists() and not _replaceable(folder):
         raise UserError(f"{folder} exists and is no OpenVLA checkpoint; it is left alone. Give a new folder's name.")
-    shards = _split(model.state_dict(), dtype)
+    state = base_tensors(model)
+    if not all(value.is_floating_point() for value in state.values()):
+        raise UserError(
+            "8-bit or 4-bit weights cannot be saved as a checkpoint; load without `quantize` and save that."
+        )
+    shards = _split(state, dtype)
     with atomic_folder(folder) as partial:
         _save_shards(shards, partial, dtype)
         for name, content in files.items():
             (partial / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
         if tokenizer is not None:
             (partial / "tokenizer.json").write_text(tokenizer)
+
+
+def base_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The model's own tensors; LoRA that peft has put beside them is part of a checkpoint only if it was merged."""
+    state = model.state_dict()
+    return {name.replace(".base_layer.", "."): value for name, value in state.items() if ".lora_" not in name}
 
 
 def _replaceable(folder: Path) -> bool:

@@ -12,11 +12,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pixelvla_openvla import OpenVLA
 from pixelvla_openvla.adapter import OpenVLAAdapter, build
 from pixelvla_openvla.config import OpenVLAConfig
 from pixelvla_openvla.plugin import pixelvla_backbones
 
 from pixelvla_core.api import BackboneAdapter, NativeBackbone, Prefix, Sample, UserError
+from pixelvla_core.testing import check_backbone
 
 INSTRUCTIONS = ["open the drawer", "Put a red cube on the plate", "take the green cube"]
 fast = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -231,13 +233,31 @@ def test_geometry_follows_the_image_processor(adapter):
 
 def test_build_loads_a_folder(small, tmp_path):
     small.save_pretrained(tmp_path / "base", dtype="float32")
-    built = build(OpenVLAConfig(weights=str(tmp_path / "base"), cameras=("top",)))
+    built = build(OpenVLAConfig(cameras=("top",)), weights=str(tmp_path / "base"), dtype="bfloat16")
     assert built.spec.cameras == ("top",)
+    assert built.weights_folder == tmp_path / "base"
+    assert {value.dtype for value in built.module.parameters()} == {torch.bfloat16}
     batch = built.collate(samples(cameras=("top",)), train=False)
     plain = OpenVLAAdapter(small).collate(samples(cameras=("front",)), train=False)
     assert torch.equal(batch.inputs["input_ids"], plain.inputs["input_ids"])
     with pytest.raises(UserError, match="needs weights"):
-        build(OpenVLAConfig())
+        build(OpenVLAConfig(), weights=None)
+
+
+def test_the_whole_contract_of_the_seam_holds(small, tmp_path):
+    small.save_pretrained(tmp_path / "base", dtype="float32")
+    report = check_backbone(pixelvla_backbones()[0], weights=str(tmp_path / "base"))
+    assert report.ok, str(report)
+
+
+def test_a_base_with_lora_beside_it_is_saved_without(small, tmp_path):
+    from peft import LoraConfig, inject_adapter_in_model
+
+    before = {name: value.clone() for name, value in small.state_dict().items()}
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=r"language_model\.model\..*_proj"), small)
+    OpenVLAAdapter(small).save_base(tmp_path / "base")
+    after = OpenVLA.from_pretrained(tmp_path / "base").state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_data_sets_of_different_dimension_need_a_key(small):
@@ -247,7 +267,7 @@ def test_data_sets_of_different_dimension_need_a_key(small):
     assert OpenVLAAdapter(small, unnorm_key="other").spec.action.dim == 7
 
 
-@pytest.mark.parametrize("options", [{"quantize": "2bit"}, {"cameras": ()}, {"cameras": ("a", "a")}])
+@pytest.mark.parametrize("options", [{"cameras": ()}, {"cameras": ("a", "a")}])
 def test_bad_options_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         OpenVLAConfig(**options)
