@@ -269,3 +269,28 @@ def test_a_plugin_can_offer_weights_by_name(saved, tmp_path, monkeypatch):
     assert weights.local_folder("tiny-one") == saved
     with pytest.raises(CheckpointError, match="Did you mean 'tiny-one'"):
         weights.local_folder("tiny-two")
+
+
+def test_the_real_architecture_has_the_official_shapes():
+    """openvla-7b's config.json, as far as it matters, on the meta device: nothing is allocated."""
+    config = {
+        "model_type": "openvla",
+        "vision_backbone_id": "dinosiglip-vit-so-224px",
+        "llm_backbone_id": "llama2-7b-pure",
+        "text_config": {"model_type": "llama", "vocab_size": 32064, "pad_token_id": 32000, "torch_dtype": "bfloat16"},
+        "norm_stats": {"bridge_orig": {"action": {"q01": [0.0] * 7, "q99": [1.0] * 7}}},
+    }
+    with torch.device("meta"):
+        model = OpenVLA.from_config(config)
+    shapes = {weights.official_name(name): tuple(value.shape) for name, value in model.state_dict().items()}
+    assert sum(value.numel() for value in model.parameters()) == 7_541_237_184  # as openvla-7b is known to have
+    assert shapes["vision_backbone.featurizer.pos_embed"] == (1, 256, 1024)
+    assert shapes["vision_backbone.featurizer.reg_token"] == (1, 4, 1024)
+    assert shapes["vision_backbone.featurizer.blocks.23.ls2.scale_factor"] == (1024,)
+    assert shapes["vision_backbone.fused_featurizer.blocks.26.mlp.fc1.weight"] == (4304, 1152)
+    assert shapes["vision_backbone.fused_featurizer.attn_pool.latent"] == (1, 1, 1152)
+    assert shapes["projector.fc1.weight"] == (8704, 2176)
+    assert shapes["projector.fc3.weight"] == (4096, 4096)
+    assert shapes["language_model.lm_head.weight"] == (32064, 4096)
+    assert len(model.vision_backbone.towers[0].blocks) == 24
+    assert model.config.vocab_size == 32000
