@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from pixelvla_core.errors import RecipeError, suggest
 
-FRAMES = ("first", "current")
+TIMES = ("first", "current")
+FRAMES = ("stored", "direct")
 
 
 @dataclass
@@ -25,8 +26,10 @@ class LeRobotConfig:
         mask_frame: The same for the pixel-aware mask: ``first`` (as a tracker that holds) or ``current``.
         mask_probability: How often a sample with a prompt has the mask as well.
         allow_missing: Give text-only samples where annotations are missing instead of refusing the dataset.
-        image_size: Store frames resized to this square (bicubic, aspect ratio not kept); as recorded if left out.
-        skip_corrupt: Leave out episodes whose images cannot be read instead of refusing the dataset.
+        image_size: Give frames resized to this square (bicubic, aspect ratio not kept); as recorded if left out.
+        frames: ``stored`` decodes every frame once into the cache (height x width x 3 bytes each) and then reads at the
+            speed of memory; ``direct`` decodes each frame when it is asked for, slowly but without the space.
+        skip_corrupt: Leave out episodes whose images cannot be read instead of refusing the dataset (``stored`` only).
         workers: Threads that decode.
         cache: Folder of decoded frames; the user's cache folder if left out.
         action_names: Names of the action dimensions, where the dataset has none or wrong ones.
@@ -52,6 +55,7 @@ class LeRobotConfig:
     mask_probability: float = 1.0
     allow_missing: bool = False
     image_size: int | None = None
+    frames: str = "stored"
     skip_corrupt: bool = False
     workers: int = 2
     cache: str | None = None
@@ -68,9 +72,9 @@ class LeRobotConfig:
             raise RecipeError(
                 "The lerobot dataset has neither root nor repo_id. Set root to its folder on this machine."
             )
-        for name in ("prompt_frame", "mask_frame"):
-            if (value := getattr(self, name)) not in FRAMES:
-                raise RecipeError(f"{name} is {value!r}.{suggest(value, FRAMES)} Expected one of {', '.join(FRAMES)}.")
+        for name, known in (("prompt_frame", TIMES), ("mask_frame", TIMES), ("frames", FRAMES)):
+            if (value := getattr(self, name)) not in known:
+                raise RecipeError(f"{name} is {value!r}.{suggest(value, known)} Expected one of {', '.join(known)}.")
         if not 0 <= self.mask_probability <= 1:
             raise RecipeError(f"mask_probability is {self.mask_probability}; expected a number from 0 to 1.")
         if self.image_size is not None and self.image_size < 1:

@@ -9,12 +9,12 @@ import logging
 
 import numpy as np
 
+from pixelvla_core.api import Sample
 from pixelvla_core.contract import ActionContract, lint
 from pixelvla_core.errors import DataError
-from pixelvla_core.seam.batch import Sample
 from pixelvla_lerobot.config import LeRobotConfig
 from pixelvla_lerobot.frames import FrameStore, build
-from pixelvla_lerobot.images import EpisodeImages
+from pixelvla_lerobot.images import DirectFrames, EpisodeImages
 from pixelvla_lerobot.prompting import Prompting
 from pixelvla_lerobot.source import Source, short_name
 
@@ -44,7 +44,7 @@ class LeRobotSamples:
         self._check_actions()
         self._contract = self._linted_contract()
         self._prompting = Prompting(config, self.source, self.camera) if config.annotations else None
-        self._store = self._frames()
+        self._images = self._frames()
         self._rows = self._used_rows()
         if self._prompting:
             self._prompting.check(self._rows)
@@ -68,7 +68,7 @@ class LeRobotSamples:
         last = columns.starts_E[columns.episode_N[row] + 1] - 1
         prompts, masks = self._prompting.draw(row, rng) if self._prompting else ((), None)
         return Sample(
-            images={self.camera: np.array(self._store.frames_NHW3[row])} if images else {},
+            images={self.camera: self._images.frame(row)} if images else {},
             instruction=str(columns.tasks[columns.task_N[row]]),
             state=columns.state_NS[row] if columns.state_NS.size else None,
             prompts={self.camera: prompts} if prompts else {},
@@ -100,13 +100,16 @@ class LeRobotSamples:
             log.warning("%s: %s", self.source.name, finding)
         return contract
 
-    def _frames(self) -> FrameStore:
+    def _frames(self) -> FrameStore | DirectFrames:
         height, width = self._image_size()
+        images = EpisodeImages(self.source, self._camera_key, (height, width))
+        if self.config.frames == "direct":
+            return DirectFrames(images)
         return build(
             self.source.folder / f"{self._camera_key}-{height}x{width}",
             self._columns.lengths,
             (height, width),
-            EpisodeImages(self.source, self._camera_key, (height, width)),
+            images,
             workers=self.config.workers,
             skip_corrupt=self.config.skip_corrupt,
         )
@@ -126,7 +129,7 @@ class LeRobotSamples:
                 f"The dataset {self.source.name} has no episode {unknown[0]}; it has 0 to {episode_N.max()}. "
                 "Correct `episodes`."
             )
-        left = sorted(set(wanted) - set(self._store.corrupt))
+        left = sorted(set(wanted) - set(self._images.corrupt))
         if skipped := len(set(wanted)) - len(left):
             log.warning("%s: %d episodes cannot be read and are left out", self.source.name, skipped)
         if not left:

@@ -6,9 +6,11 @@ was interrupted goes on where it stopped, and a finished store appears by one re
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -38,6 +40,10 @@ class FrameStore:
 
     frames_NHW3: np.ndarray
     corrupt: tuple[int, ...]
+
+    def frame(self, row: int) -> np.ndarray:
+        """Return a copy of one frame, uint8[H, W, 3]."""
+        return np.array(self.frames_NHW3[row])
 
     @classmethod
     def open(cls, folder: Path) -> FrameStore | None:
@@ -167,8 +173,20 @@ class _Marks:
 def _reserve(path: Path, size: int) -> int:
     """Open a file for random writing with its space reserved, so that a full disk is an error now and not a crash."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    if size:
-        os.posix_fallocate(descriptor, 0, size)
+    try:
+        if size:
+            os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        path.unlink()
+        free = shutil.disk_usage(path.parent).free
+        raise DataError(
+            f"The decoded frames take {size / 1e9:.1f} GB, but the disk of {path.parent} has {free / 1e9:.1f} GB left "
+            f"({error.strerror}). Free some space, name another folder with `cache` or PIXELVLA_CACHE, store smaller "
+            "frames with `image_size`, or set frames=direct."
+        ) from error
     return descriptor
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,15 @@ class EpisodeImages:
         Raises:
             DataError: the video or an image cannot be decoded; names the episode and the file.
         """
+        rows = range(*self.source.columns.starts_E[episode : episode + 2])
+        for first in range(0, len(rows), _CHUNK):
+            yield from self.rows(episode, rows[first : first + _CHUNK])
+
+    def rows(self, episode: int, rows: Sequence[int]) -> list[np.ndarray]:
+        """Return some rows of one episode, uint8[H, W, 3] each; errors as above."""
         try:
-            for frame in self._from_video(episode) if self._is_video else self._from_rows(episode):
-                yield self._resize(frame)
+            frames = self._from_video(episode, rows) if self._is_video else map(self._from_row, rows)
+            return [self._resize(frame) for frame in frames]
         except Exception as error:  # FFmpeg, PIL, pyarrow and LeRobot raise many kinds
             details = str(error).strip().splitlines()
             raise DataError(
@@ -50,26 +57,38 @@ class EpisodeImages:
         path = meta.get_video_file_path(episode, self.key) if self._is_video else meta.get_data_file_path(episode)
         return self.source.root / path
 
-    def _from_video(self, episode: int) -> Iterator[np.ndarray]:
+    def _from_video(self, episode: int, rows: Sequence[int]) -> np.ndarray:
         from lerobot.datasets.video_utils import decode_video_frames
 
-        dataset, columns = self.source.dataset, self.source.columns
-        times = columns.timestamp_N[slice(*columns.starts_E[episode : episode + 2])]
-        times = times + dataset.meta.episodes[episode][f"videos/{self.key}/from_timestamp"]
-        for first in range(0, len(times), _CHUNK):
-            chunk = times[first : first + _CHUNK].tolist()
-            frames = decode_video_frames(self._file(episode), chunk, dataset.tolerance_s, "pyav", return_uint8=True)
-            yield from frames.permute(0, 2, 3, 1).numpy()
+        dataset = self.source.dataset
+        start = dataset.meta.episodes[episode][f"videos/{self.key}/from_timestamp"]
+        times = (self.source.columns.timestamp_N[list(rows)] + start).tolist()
+        frames = decode_video_frames(self._file(episode), times, dataset.tolerance_s, "pyav", return_uint8=True)
+        return frames.permute(0, 2, 3, 1).numpy()
 
-    def _from_rows(self, episode: int) -> Iterator[np.ndarray]:
-        column = self.source.dataset.hf_dataset.data.table[self.key]
-        for row in range(*self.source.columns.starts_E[episode : episode + 2]):
-            content = column[row].as_py()
-            stored = io.BytesIO(content["bytes"]) if content["bytes"] else self.source.root / content["path"]
-            yield np.asarray(Image.open(stored).convert("RGB"))
+    def _from_row(self, row: int) -> np.ndarray:
+        content = self.source.dataset.hf_dataset.data.table[self.key][row].as_py()
+        stored = io.BytesIO(content["bytes"]) if content["bytes"] else self.source.root / content["path"]
+        return np.asarray(Image.open(stored).convert("RGB"))
 
     def _resize(self, frame: np.ndarray) -> np.ndarray:
         if frame.shape[:2] == self.size:
             return np.ascontiguousarray(frame)
         height, width = self.size
         return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
+
+
+@dataclass(frozen=True)
+class DirectFrames:
+    """Frames decoded when they are asked for; the same face as a FrameStore."""
+
+    images: EpisodeImages
+    corrupt: tuple[int, ...] = ()
+
+    def frame(self, row: int) -> np.ndarray:
+        """Return one frame, uint8[H, W, 3].
+
+        Raises:
+            DataError: it cannot be decoded; names the episode and the file.
+        """
+        return self.images.rows(int(self.images.source.columns.episode_N[row]), [row])[0]

@@ -8,9 +8,9 @@ import numpy as np
 
 from pixelvla_core.annotations.reader import Sidecar
 from pixelvla_core.annotations.schema import OK
+from pixelvla_core.api import Prompt
 from pixelvla_core.data.prompting import PromptMix, derive_prompts
 from pixelvla_core.errors import DataError
-from pixelvla_core.prompts import Prompt
 from pixelvla_lerobot.config import LeRobotConfig
 from pixelvla_lerobot.source import Source
 

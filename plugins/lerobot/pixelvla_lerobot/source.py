@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 IMAGES = "observation.images."
 _EDGE = 1 << 20
 _WHOLE = 16 << 20
+_OPENING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,14 @@ class Source:
         """Everything but images."""
         return cached(self.folder / "columns.npz", lambda: self.dataset)
 
-    @cached_property
+    @property
     def dataset(self) -> LeRobotDataset:
-        """The real LeRobotDataset, opened when it is first needed."""
+        """The real LeRobotDataset, opened when one of several threads first needs it."""
+        with _OPENING:
+            return self._dataset
+
+    @cached_property
+    def _dataset(self) -> LeRobotDataset:
         return open_dataset(self.root, self.name, None)
 
     @property

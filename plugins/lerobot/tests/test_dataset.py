@@ -57,6 +57,23 @@ def test_stored_images_are_the_recorded_ones(recorded, load):
         np.testing.assert_array_equal(sample(ours, index).images["front"], image(*PLACES[index]))
 
 
+@pytest.mark.parametrize("kind", ["videos", "images"])
+def test_frames_read_directly_are_those_of_the_store(recorded, load, cache, kind):
+    direct = load(recorded[kind], frames="direct", image_size=32)
+    assert not list(cache.rglob("frames.bin"))
+    stored = load(recorded[kind], image_size=32)
+    for index in range(0, FRAMES, 3):
+        np.testing.assert_array_equal(sample(direct, index).images["front"], sample(stored, index).images["front"])
+
+
+def test_a_frame_read_directly_names_its_damage(copied, load):
+    root = copied("videos")
+    video(root).write_bytes(b"")
+    ours = load(root, frames="direct")
+    with pytest.raises(DataError, match=r"episode 1 cannot be read"):
+        sample(ours, LENGTHS[0])
+
+
 def test_another_camera_and_size(recorded, load):
     ours = load(recorded["images"], camera="observation.images.wrist", image_size=28)
     assert ours.camera == "wrist"

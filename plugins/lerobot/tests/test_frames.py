@@ -97,6 +97,26 @@ def test_a_truncated_store_is_noticed(tmp_path):
         build(tmp_path / "s", LENGTHS, SIZE, episode)
 
 
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+from pathlib import Path
+from pixelvla_core.errors import DataError
+from pixelvla_lerobot.frames import build
+try:
+    build(Path(sys.argv[1]), [100], (6, 8), lambda episode: iter(()))
+except DataError as error:
+    print(error)
+"""
+
+
+def test_frames_that_do_not_fit_on_the_disk_say_so_before_any_work(tmp_path):
+    """A limit on the size of files stands in for a full disk: both refuse the space."""
+    done = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path / "s")], capture_output=True, text=True)
+    assert "frames=direct" in done.stdout, done.stderr
+    np.testing.assert_array_equal(build(tmp_path / "s", LENGTHS, SIZE, episode).frames_NHW3, expected())
+
+
 SLOW = """
 import sys, time
 sys.path.insert(0, {here!r})
