@@ -1,8 +1,8 @@
 """How fast the embedded simulator is: ``python bench/tabletop_speed.py``.
 
-Whole expert episodes are played, resets and the expert included. "frames" draws every step, "frames and masks" also the
-exact instance masks, "physics only" draws nothing. Processor time per frame is printed beside the wall clock, because the
-latter depends on what else the machine does.
+Whole expert episodes are played, resets and the expert included. "frames" draws every step, "frames and masks" also
+the exact instance masks, "physics only" draws nothing. Processor time per frame is printed beside the wall clock,
+because the latter depends on what else the machine does.
 """
 
 from __future__ import annotations

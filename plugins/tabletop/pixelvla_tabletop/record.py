@@ -131,8 +131,10 @@ def features(image_size: int) -> dict[str, dict[str, Any]]:
 
 
 def _create(folder: Path, image_size: int) -> LeRobotDataset:
+    import datasets
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
+    datasets.disable_progress_bars()  # one bar per episode otherwise
     return LeRobotDataset.create(
         repo_id="pixelvla/tabletop",
         fps=spec.FPS,

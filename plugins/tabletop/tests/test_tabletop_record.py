@@ -1,0 +1,102 @@
+"""Recordings are LeRobot datasets, the same however many workers made them, with masks that fit, or nothing at all."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from pixelvla_tabletop import spec
+from pixelvla_tabletop.command import record as command
+from pixelvla_tabletop.demonstrate import Job, demonstrate
+from pixelvla_tabletop.record import IMAGE_KEY, record
+from pycocotools import mask as coco
+
+from pixelvla_core.api import UserError
+
+pytestmark = pytest.mark.gl
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    out = tmp_path_factory.mktemp("recording") / "set"
+    return record(out, 3, tasks=("move_near", "open_drawer"), seed=20, image_size=SIZE, workers=2, noise=0.3)
+
+
+def _open(folder: Path):
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    return LeRobotDataset("pixelvla/tabletop", root=folder)
+
+
+def _shown(index: int):
+    return demonstrate(Job(("move_near", "open_drawer")[index % 2], "train", None, 20 + index, SIZE, 0.3))
+
+
+def test_lerobot_reads_what_was_shown(recorded):
+    dataset, shown = _open(recorded.folder), [_shown(index) for index in range(3)]
+    assert (dataset.num_episodes, dataset.fps, recorded.failed) == (3, spec.FPS, 0)
+    assert len(dataset) == recorded.frames == sum(len(one.actions) for one in shown)
+    row = 0
+    for episode, one in enumerate(shown):
+        for frame in range(len(one.actions)):
+            sample = dataset[row]
+            assert int(sample["episode_index"]) == episode
+            assert sample["task"] == one.facts["instruction"]
+            np.testing.assert_array_equal(sample["action"].numpy(), one.actions[frame])
+            np.testing.assert_array_equal(sample["observation.state"].numpy(), one.states[frame])
+            image = np.rint(sample[IMAGE_KEY].numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
+            np.testing.assert_array_equal(image, one.images[frame])
+            row += 1
+
+
+def test_masks_fit_the_frames(recorded):
+    lines = [json.loads(line) for line in recorded.masks.read_text().splitlines()]
+    assert [line["episode"] for line in lines] == [0, 1, 2]
+    for index, line in enumerate(lines):
+        one = _shown(index)
+        assert line["size"] == [SIZE, SIZE]
+        assert line["target"] == one.facts["target"]
+        for counts, mask in zip(line["target_masks"], one.target_masks, strict=True):
+            np.testing.assert_array_equal(_decode(counts, line["size"]), mask)
+        assert (line["reference_masks"] is None) == (line["task"] == "open_drawer")
+
+
+def _decode(counts: str | None, size: list[int]) -> np.ndarray:
+    if counts is None:
+        return np.zeros(size, bool)
+    return coco.decode({"counts": counts.encode(), "size": size}).astype(bool)
+
+
+def test_the_number_of_workers_changes_nothing(recorded, tmp_path):
+    again = record(tmp_path / "one", 3, ("move_near", "open_drawer"), seed=20, image_size=SIZE, workers=1, noise=0.3)
+    assert again.masks.read_bytes() == recorded.masks.read_bytes()
+    tables = [next((folder / "data").rglob("*.parquet")).read_bytes() for folder in (again.folder, recorded.folder)]
+    assert tables[0] == tables[1]
+
+
+def test_a_recording_that_is_broken_off_leaves_nothing(tmp_path):
+    def stop(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        record(tmp_path / "set", 1, ("pick",), image_size=SIZE, workers=1, progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_exists_is_left_alone(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "precious").touch()
+    with pytest.raises(UserError, match="exists already"):
+        record(tmp_path / "set", 1)
+    assert (tmp_path / "set" / "precious").exists()
+
+
+def test_the_command_says_what_it_did(tmp_path):
+    options = ["--episodes", "1", "--task", "close_drawer", "--image-size", "64", "--workers", "1"]
+    done = CliRunner().invoke(command, [str(tmp_path / "set"), *options], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "1 episodes" in done.output
+    assert (tmp_path / "set.masks.jsonl").exists()
+    assert (tmp_path / "set" / "meta" / "info.json").exists()
