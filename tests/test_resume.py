@@ -156,6 +156,19 @@ def test_workers_do_not_change_what_is_learned(trainer: Trainer, whole: Path, tm
     assert content(out) == content(whole)
 
 
+def test_full_disk_is_one_paragraph_and_loses_nothing(trainer: Trainer, whole: Path, tmp_path: Path) -> None:
+    """The second stage's optimizer state is the first file above the limit."""
+    out = tmp_path / "run"
+    assert trainer.run(out, "--file-limit=350000") == 2, log(out)
+    errors = [line for line in log(out).splitlines() if line.startswith("Error:")]
+    assert len(errors) == 1
+    assert "File too large" in errors[0]
+    assert log(out).splitlines()[-1] == errors[0]
+    assert [folder.name for folder in sorted((out / "checkpoints").iterdir())][-1] == "step-000006"
+    assert trainer.run(out, "--resume") == 0, log(out)
+    assert content(out) == content(whole)
+
+
 def test_damaged_checkpoint_is_passed_over(trainer: Trainer, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     pid = trainer.start(out)

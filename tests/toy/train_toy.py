@@ -1,12 +1,14 @@
 """Train the toy recipe as a process of its own, for tests that kill it.
 
-``train_toy.py OUT [--resume] [KEY=VALUE ...]`` trains once. ``train_toy.py --serve`` imports everything once and then
-forks a process for every line of arguments on stdin: it prints the process id, and its exit status when it has ended.
+``train_toy.py OUT [--resume] [--native] [--file-limit=BYTES] [KEY=VALUE ...]`` trains once. ``train_toy.py --serve``
+imports everything once and then forks a process for every line of arguments on stdin: it prints the process id, and its
+exit status when it has ended.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import sys
 import traceback
 from importlib.metadata import entry_points
@@ -19,7 +21,8 @@ import pixelvla_toy
 from pixelvla_core.plugins import GROUP, PluginManager, Registry
 from pixelvla_core.recipe import Recipe, compose
 
-RECIPE = Path(__file__).with_name("toy.yaml")
+FOLDER = Path(__file__).parent
+LIMIT = "--file-limit="
 
 
 def registry() -> Registry:
@@ -29,9 +32,14 @@ def registry() -> Registry:
     return PluginManager([*found, pixelvla_toy]).registry
 
 
-def recipe(*overrides: str) -> Recipe:
-    """The toy recipe with overrides."""
-    return compose([str(RECIPE)], overrides, dirs=[], registry=registry())
+def recipe(*overrides: str, name: str = "toy") -> Recipe:
+    """A toy recipe with overrides."""
+    return compose([str(FOLDER / f"{name}.yaml")], overrides, dirs=[], registry=registry())
+
+
+def limit_files(size: int) -> None:
+    """Let every write beyond ``size`` bytes of a file fail, as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
 def run(arguments: list[str]) -> int:
@@ -39,9 +47,13 @@ def run(arguments: list[str]) -> int:
     from pixelvla_core.errors import UserError
     from pixelvla_core.train.run import train
 
-    overrides = [argument for argument in arguments[1:] if "=" in argument]
+    overrides = [argument for argument in arguments[1:] if "=" in argument and not argument.startswith("-")]
+    for argument in arguments:
+        if argument.startswith(LIMIT):
+            limit_files(int(argument.removeprefix(LIMIT)))
+    name = "native" if "--native" in arguments else "toy"
     try:
-        train(recipe(*overrides), Path(arguments[0]), "--resume" in arguments, registry())
+        train(recipe(*overrides, name=name), Path(arguments[0]), "--resume" in arguments, registry())
     except KeyboardInterrupt:
         return 130
     except UserError as error:

@@ -1,0 +1,196 @@
+"""What is cached equals what is computed, survives damage, and is never used for anything else.
+
+Shapes: B batch.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).with_name("toy")))
+import train_toy
+from pixelvla_toy import Squares, SquaresConfig
+
+from pixelvla_core.errors import UserError
+from pixelvla_core.model import freeze
+from pixelvla_core.model.assemble import assemble
+from pixelvla_core.train import cache
+from pixelvla_core.train.cache import frame_rng, open_cache, seen
+from pixelvla_core.train.stage import Objective
+from pixelvla_core.train.store import ROWS, Layout, Store
+
+REGISTRY = train_toy.registry()
+DATA = Squares(SquaresConfig(frames=20))
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PIXELVLA_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def make(stage: str, *overrides: str):
+    recipe = train_toy.recipe("stages.cat.batch_size=6", *overrides)
+    model = assemble(recipe, contract=DATA.contract(), registry=REGISTRY)
+    freeze.apply(model, recipe.stages[stage].train)
+    return model.eval(), recipe, recipe.stages[stage]
+
+
+def opened(model, recipe, stage, data=DATA, go_on=lambda: None):
+    said: list[str] = []
+    return open_cache(model, recipe, stage, data, said.append, go_on), " ".join(said)
+
+
+def batch_of(model, stage, indices: list[int]):
+    samples = [DATA.sample(index, horizon=model.head.horizon, rng=frame_rng(index)) for index in indices]
+    return model.collate([seen(sample, stage) for sample in samples], train=True)
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind"), [("cat", "features"), ("pue", "features"), ("cat", "hidden")], ids=lambda value: value
+)
+def test_cached_loss_and_gradients_are_the_computed_ones(stage: str, kind: str) -> None:
+    model, recipe, settings = make(stage, f"stages.{stage}.cache={kind}")
+    found, _ = opened(model, recipe, settings)
+    indices = [3, 17, 0, 9]
+    batch = batch_of(model, settings, indices)
+    gradients = []
+    for cached in (None, found):
+        model.zero_grad()
+        given = (
+            {}
+            if cached is None
+            else {"past": found.past(indices)}
+            if kind == "hidden"
+            else {"features": found.features(indices)}
+        )
+        loss = Objective(model, settings)(batch, **given)
+        loss.backward()
+        gradients.append([loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(gradients[0]) == len(gradients[1]) > 5
+    for computed, read in zip(*gradients, strict=True):
+        torch.testing.assert_close(read, computed, atol=1e-5, rtol=1e-4)
+
+
+def test_hidden_with_frozen_encoders_keeps_prompts() -> None:
+    model, recipe, settings = make("cat", "stages.cat.cache=hidden", "stages.cat.prompts=true")
+    found, _ = opened(model, recipe, settings)
+    indices = list(range(8))
+    batch = batch_of(model, settings, indices)
+    assert batch.prompts
+    objective = Objective(model, settings)
+    torch.testing.assert_close(objective(batch, past=found.past(indices)), objective(batch), atol=1e-5, rtol=1e-4)
+
+
+def test_a_finished_cache_is_only_read() -> None:
+    model, recipe, settings = make("cat", "stages.cat.cache=features")
+    assert "Caching" in opened(model, recipe, settings)[1]
+    said = opened(model, recipe, settings)[1]
+    assert "there already" in said
+    assert "Caching" not in said
+
+
+@pytest.mark.parametrize("kind", ["features", "hidden"])
+def test_a_damaged_row_is_made_again_to_the_bit(kind: str) -> None:
+    model, recipe, settings = make("cat", f"stages.cat.cache={kind}")
+    found, _ = opened(model, recipe, settings)
+    path = found.store.folder / ROWS
+    before = path.read_bytes()
+    damaged = bytearray(before)
+    damaged[len(damaged) // 2] ^= 4
+    path.write_bytes(damaged)
+    assert "1 of 4 batches" in opened(model, recipe, settings)[1]
+    assert path.read_bytes() == before
+
+
+def test_an_interrupted_build_goes_on() -> None:
+    model, recipe, settings = make("cat", "stages.cat.cache=features")
+    calls = iter([None, None, KeyboardInterrupt])
+
+    def go_on() -> None:
+        if (error := next(calls)) is not None:
+            raise error
+
+    with pytest.raises(KeyboardInterrupt):
+        opened(model, recipe, settings, go_on=go_on)
+    assert "2 of 4 batches" in opened(model, recipe, settings)[1]
+
+
+def test_the_key_holds_everything_that_could_change_the_values() -> None:
+    def place(change=lambda model: None, data=DATA, kind="features", *overrides: str) -> Path:
+        model, recipe, settings = make("cat", f"stages.cat.cache={kind}", *overrides)
+        change(model)
+        return opened(model, recipe, settings, data)[0].store.folder
+
+    def vision(model) -> None:
+        with torch.no_grad():
+            model.base.tower.position.add_(1e-3)
+
+    def lora(model) -> None:
+        with torch.no_grad():
+            next(p for name, p in model.base.named_parameters() if "lora_B" in name).add_(1e-3)
+
+    plain, hidden = place(), place(kind="hidden")
+    assert place(lambda model: None, DATA, "features", "stages.cat.lr=1e-2") == plain
+    assert place(lora) == plain
+    different = [
+        place(vision),
+        place(data=Squares(SquaresConfig(frames=21))),
+        place(lambda model: None, DATA, "features", "stages.cat.precision=bfloat16"),
+        hidden,
+        place(lora, kind="hidden"),
+    ]
+    assert len({plain, *different}) == 6
+
+
+@pytest.mark.parametrize(
+    ("stage", "overrides", "words"),
+    [
+        ("pue", ["stages.pue.cache=features", "lora.groups=[vision]"], "which changes it"),
+        ("pue", ["stages.pue.cache=features", "prompt_encoder=overlay", "stages.pue.train=[head,lora]"], "paints"),
+        ("cat", ["stages.cat.cache=hidden", "stages.cat.train=[head]", "stages.cat.objective=native"], "head alone"),
+    ],
+    ids=["trained vision", "overlay", "native"],
+)
+def test_what_changes_is_not_cached(stage: str, overrides: list[str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        opened(*make(stage, *overrides))
+
+
+def test_too_small_a_disk_is_refused_before_anything_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, recipe, settings = make("cat", "stages.cat.cache=features")
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    with pytest.raises(UserError, match="PIXELVLA_CACHE"):
+        opened(model, recipe, settings)
+    assert not list(folder.rglob(ROWS))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 4)), min_size=1, max_size=3),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.bool, torch.int64]),
+    seed=st.integers(0, 99),
+)
+def test_store_gives_back_what_it_was_given(shapes: list, dtype: torch.dtype, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {
+        f"t{i}": torch.randint(0, 2, (4, *shape), generator=generator).to(dtype) for i, shape in enumerate(shapes)
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        layout = Layout.of({name: tensor[0] for name, tensor in tensors.items()}, rows=6)
+        store = Store(Path(folder), layout)
+        rows = np.array([5, 0, 3, 2])
+        store.write(rows, tensors)
+        store.flush()
+        again = Store(Path(folder), layout)
+        assert again.missing().tolist() == [1, 4]
+        for name, tensor in again.read(rows).items():
+            assert torch.equal(tensor, tensors[name])
