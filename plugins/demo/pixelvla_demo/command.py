@@ -1,0 +1,26 @@
+"""``pixelvla demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("out/demo"), show_default=True)
+@click.option("--base", default="openvla", show_default=True, help="The backbone whose embedded mini base is tuned.")
+@click.option("--demonstrations", type=click.IntRange(min=8), default=400, show_default=True, help="To record.")
+@click.option(
+    "--episodes", type=click.IntRange(min=1), default=100, show_default=True, help="For each cell of the table."
+)
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Processes that simulate.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+def demo(out: Path, **options: object) -> None:
+    """Record demonstrations, tune in two stages, evaluate in closed loop and write OUT/report.html.
+
+    What is finished is kept: the same command goes on where it was stopped.
+    """
+    from .demo import run
+
+    run(out, **options)

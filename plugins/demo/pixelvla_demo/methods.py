@@ -1,0 +1,33 @@
+"""What the demonstration compares: the rows of its table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Method:
+    """One model of the table.
+
+    Attributes:
+        name: Of its folder.
+        title: In the table.
+        recipe: What tunes it; None is the base model as it comes.
+        prompts: What the user gives on the first observation, one row of the table each.
+        execute: Steps of a chunk to execute before looking again; all of them if None.
+    """
+
+    name: str
+    title: str
+    recipe: str | None
+    prompts: tuple[str, ...] = ("none",)
+    execute: int | None = None
+
+
+METHODS: Final = (
+    Method("base", "base model", None),
+    Method("sft", "SFT", "mini/sft"),
+    Method("pixelvla", "PixelVLA", "mini/pixelvla", ("none", "point", "line", "box", "mask"), execute=4),
+    Method("overlay", "overlay", "mini/overlay", ("none", "point", "line", "box", "mask"), execute=4),
+)
