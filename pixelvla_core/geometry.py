@@ -167,7 +167,7 @@ def _edges(pixels: int, scale: float, shift: float) -> tuple[np.ndarray, np.ndar
     return np.minimum(edges[:-1], edges[1:]), np.maximum(edges[:-1], edges[1:])
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)
 def _overlap(pixels: int, cells: int, scale: float, shift: float) -> np.ndarray:
     """float64[cells, pixels]: the fraction of each cell that each pixel covers, along one axis."""
     low, high = _edges(pixels, scale, shift)

@@ -54,7 +54,8 @@ def build_backbone(recipe: Recipe, registry: Registry) -> BackboneAdapter:
     component = registry.get("backbone", part.name)
     quantize = None if part.quantize == "none" else part.quantize
     config = configure(component, part.options, "backbone.options")
-    return component.build(config, weights=part.weights, dtype=part.dtype, quantize=quantize)
+    weights = registry.locate(part.name, part.weights)
+    return component.build(config, weights=weights, dtype=part.dtype, quantize=quantize)
 
 
 def _around(backbone: BackboneAdapter, recipe: Recipe, contract: ActionContract | None, registry: Registry) -> PixelVLA:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pixelvla_core.errors import UserError
 from pixelvla_core.geometry import Affine, center, coverage, warp
 from pixelvla_core.model.prompt_encoder import TOKEN_TYPES
 from pixelvla_core.prompts import Box, Line, Mask, Point, Prompt
@@ -111,9 +112,18 @@ def collate_masks(
         return None
     masks_BMHW = torch.zeros(len(rows), M, *raster)
     for b, (row, affine) in enumerate(zip(rows, geometry, strict=True)):
-        for m, mask in enumerate(() if row is None else row):
+        for m, mask in enumerate(() if row is None else _checked(row)):
             masks_BMHW[b, m] = torch.from_numpy(coverage(mask, affine, *raster))
     return MaskBatch(masks_BMHW=masks_BMHW, valid_BM=masks_BMHW.sum((-2, -1)) > SMALLEST)
+
+
+def _checked(masks: np.ndarray) -> np.ndarray:
+    if masks.ndim != 3 or masks.dtype != np.bool_:
+        raise UserError(
+            f"A sample's masks have shape {masks.shape} and type {masks.dtype}; expected bool [masks, height, width]. "
+            "Threshold a soft mask first, and give a single one as mask[None]."
+        )
+    return masks
 
 
 def collate_actions(actions: Sequence[np.ndarray], valid: Sequence[np.ndarray | None]) -> tuple[Tensor, Tensor]:

@@ -144,11 +144,21 @@ class PixelVLA(nn.Module):
         return self.contract.unnormalize(normalised_BHA.float().cpu().numpy())
 
     def _prepared(self, sample: Sample) -> Sample:
+        self._check_cameras(sample)
         if self.prompt_encoder is not None:
             sample = self.prompt_encoder.paint(sample)
         if self.splice == "in_text" and self._adds_tokens(sample):
             sample = replace(sample, instruction=f"{sample.instruction}, refer to")
         return sample
+
+    def _check_cameras(self, sample: Sample) -> None:
+        """Refuse prompts and masks that nothing would read."""
+        given, read = {*sample.prompts, *sample.masks}, self.backbone.spec.cameras
+        if unread := sorted(given - set(read)):
+            raise UserError(
+                f"A sample has prompts or masks in the camera {unread[0]!r}, but the backbone reads {', '.join(read)}."
+                f"{suggest(unread[0], read)} Give them in a camera that it reads, or correct its option `cameras`."
+            )
 
     def _adds_tokens(self, sample: Sample) -> bool:
         pixel = self.pixel_encoder is not None and any(len(masks) for masks in sample.masks.values())

@@ -1,0 +1,157 @@
+"""The continuous action head: its readout, its loss, and the short way behind a frozen prefix.
+
+Shapes: B batch, H horizon, A action dim, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from pixelvla_third_party.adapter import build
+from pixelvla_third_party.config import ThirdPartyConfig
+
+from pixelvla_core.errors import UserError
+from pixelvla_core.model.action_head import L1ActionHead, l1_loss
+from pixelvla_core.model.config import ActionHeadConfig, NativeHeadConfig
+from pixelvla_core.model.native_head import NativeHead
+from pixelvla_core.seam.batch import Batch
+from pixelvla_core.testing import example_samples
+from pixelvla_core.testing.subject import Subject, example_actions
+
+H, A = 5, 7
+
+
+def third_party(causal: bool) -> Subject:
+    adapter = build(ThirdPartyConfig(causal=causal, horizon=2), weights=None)
+    return Subject(adapter, example_samples(adapter.spec))
+
+
+def openvla() -> Subject:
+    """A small OpenVLA with random weights of a size at which attention matters."""
+    pytest.importorskip("pixelvla_openvla")
+    from pixelvla_openvla import OpenVLA
+    from pixelvla_openvla.adapter import OpenVLAAdapter
+    from pixelvla_openvla.processing import PromptTokenizer
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tower = {"patch_size": 14, "embed_dim": 16, "depth": 3, "num_heads": 2, "class_token": False}
+    text = {"vocab_size": 384, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    config = {
+        "model_type": "openvla",
+        "image_sizes": [28],
+        "towers": [tower],
+        "text_config": {**text, "num_attention_heads": 2, "pad_token_id": 320, "initializer_range": 0.2},
+        "pad_token_id": 320,
+        "empty_token_id": 3,
+    }
+    words = ["<unk>", "<s>", "</s>", "_", "In", "Out", "action", "robot", "pick", "red", "block", "drawer", ":", "?"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    model = OpenVLA.from_config(config, seed=3).eval()
+    model.tokenizer = PromptTokenizer(tokenizer, model.config)
+    adapter = OpenVLAAdapter(model)
+    return Subject(adapter, example_samples(adapter.spec))
+
+
+SUBJECTS = {"causal": lambda: third_party(True), "prefix-LM": lambda: third_party(False), "openvla": openvla}
+
+
+def head(subject: Subject) -> L1ActionHead:
+    torch.manual_seed(0)
+    return L1ActionHead(ActionHeadConfig(width=16), subject.spec, horizon=H, dim=A)
+
+
+def targets(subject: Subject) -> Batch:
+    rows = [example_actions(subject.spec, seed, H)["actions"] for seed in range(len(subject.samples))]
+    valid_BH = torch.arange(H) < torch.tensor([[H], [2], [3]])
+    return replace(
+        subject.batch(), actions_BHA=torch.stack([torch.from_numpy(row) for row in rows]), action_valid_BH=valid_BH
+    )
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_queries_after_a_past_give_the_loss_and_gradient_of_one_pass(name):
+    subject = SUBJECTS[name]()
+    with torch.no_grad():
+        prefix = subject.prefix()
+        past = subject.adapter.prefill(prefix)
+    model, batch = head(subject), targets(subject)
+    found = []
+    for given in ({"prefix": prefix}, {"prefix": None, "past": past}):
+        model.zero_grad()
+        loss = model.loss(subject.adapter, given["prefix"], batch, past=given.get("past"))
+        loss.backward()
+        found.append((loss.detach(), model.queries_HD.grad.clone(), model.project.weight.grad.clone()))
+    for whole, short in zip(*found, strict=True):
+        assert (whole - short).abs().max() < 1e-5
+        assert whole.any()
+
+
+def test_the_head_is_what_its_docstring_says():
+    subject = third_party(True)
+    model, prefix = head(subject), subject.prefix()
+    whole = prefix.insert("query", model.queries_HD.expand(3, -1, -1), after="", new_block=True)
+    x = subject.adapter.hidden(whole)[:, -H:]
+    x = x @ model.project.weight.T + model.project.bias
+    for block in model.blocks:
+        normed = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, correction=0) + block.norm.eps).sqrt()
+        x = x + torch.nn.functional.gelu(normed @ block.linear.weight.T + block.linear.bias)
+    assert len(model.blocks) == 2
+    first, last = model.mlp[0], model.mlp[2]
+    expected = torch.nn.functional.gelu(x @ first.weight.T + first.bias) @ last.weight.T + last.bias
+    actions_BHA = model.act(subject.adapter, prefix, subject.batch())
+    assert actions_BHA.shape == (3, H, A)
+    assert torch.allclose(actions_BHA, expected, atol=1e-5)
+
+
+def test_the_loss_counts_valid_steps_only():
+    predicted = torch.zeros(2, 3, 2, requires_grad=True)
+    wanted = torch.tensor([[[1.0, 3.0], [9, 9], [9, 9]], [[0.0, 2.0], [4.0, 0.0], [9, 9]]])
+    valid = torch.tensor([[True, False, False], [True, True, False]])
+    batch = Batch(inputs={}, geometry={}, actions_BHA=wanted, action_valid_BH=valid)
+    loss = l1_loss(predicted, batch)
+    assert loss.item() == pytest.approx((1 + 3 + 0 + 2 + 4 + 0) / 6)
+    loss.backward()
+    assert not predicted.grad[~valid].any()
+    none = replace(batch, action_valid_BH=torch.zeros_like(valid))
+    assert l1_loss(predicted, none).item() == 0.0
+
+
+def test_nan_beyond_the_end_of_an_episode_does_not_reach_the_gradient():
+    predicted = torch.zeros(1, 2, 2, requires_grad=True)
+    wanted = torch.tensor([[[1.0, 1.0], [torch.nan, torch.nan]]])
+    batch = Batch(inputs={}, geometry={}, actions_BHA=wanted, action_valid_BH=torch.tensor([[True, False]]))
+    loss = l1_loss(predicted, batch)
+    loss.backward()
+    assert loss.item() == 1.0
+    assert torch.isfinite(predicted.grad).all()
+
+
+def test_a_chunk_of_another_size_is_refused_with_both_shapes():
+    batch = Batch(inputs={}, geometry={}, actions_BHA=torch.zeros(1, 4, 7))
+    with pytest.raises(UserError, match=r"\(1, 4, 7\).*\(1, 5, 7\)"):
+        l1_loss(torch.zeros(1, 5, 7), batch)
+    with pytest.raises(UserError, match="no actions"):
+        l1_loss(torch.zeros(1, 5, 7), Batch(inputs={}, geometry={}))
+
+
+def test_the_native_head_is_the_base_itself():
+    subject = third_party(True)
+    native = NativeHead(NativeHeadConfig(), subject.spec, horizon=8, dim=7)
+    assert native.horizon == subject.spec.action.horizon == 2
+    prefix, batch = subject.prefix(), targets(subject)
+    assert torch.equal(native.loss(subject.adapter, prefix, batch), subject.adapter.native_loss(prefix, batch))
+    actions = native.act(subject.adapter, prefix, batch)
+    assert torch.equal(actions, subject.adapter.native_actions(prefix, batch))
+    with pytest.raises(UserError, match="cached"):
+        native.loss(subject.adapter, prefix, batch, past=subject.adapter.prefill(prefix))
+
+
+def test_the_native_head_refuses_what_the_base_cannot_give():
+    spec = third_party(True).spec
+    with pytest.raises(UserError, match="provides"):
+        NativeHead(NativeHeadConfig(), replace(spec, provides=frozenset({"hidden"})))
+    with pytest.raises(UserError, match="14"):
+        NativeHead(NativeHeadConfig(), spec, horizon=1, dim=14)
