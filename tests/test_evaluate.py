@@ -41,7 +41,7 @@ def reaching(monkeypatch):
 
 
 def make_plan(
-    reaching, out, *, policy=None, episodes=3, prompts=("none", "point"), films=0, workers=2, tasks=(), **config
+    reaching, out, *, policy=None, episodes=3, prompts=("none", "point"), films=0, workers=1, tasks=(), **config
 ):
     suite = Component(name="reaching", target="reaching:Suite", config="reaching:ReachingConfig")
     options = reaching.ReachingConfig(**config)
@@ -87,7 +87,7 @@ def test_every_episode_runs_once_with_its_seed_and_files_say_how(reaching, tmp_p
 
 def test_outcomes_do_not_depend_on_workers_and_slots(reaching, tmp_path):
     first = measure(make_plan(reaching, tmp_path / "a", workers=1), quiet=True)
-    plan = make_plan(reaching, tmp_path / "b")
+    plan = make_plan(reaching, tmp_path / "b", workers=2)
     second = measure(replace(plan, setup=replace(plan.setup, slots=1)), quiet=True)
     assert outcomes(first) == outcomes(second)
 
@@ -129,7 +129,8 @@ def test_an_episode_that_raises_is_tried_twice_and_recorded(reaching, tmp_path):
 def test_a_dead_worker_is_replaced_and_harms_no_other_episode(reaching, tmp_path):
     plan = make_plan(reaching, tmp_path, dies=(2,), prompts=["none"], tasks=["walk"], workers=1)
     plan = replace(plan, jobs=plan.jobs[:4])
-    failed = [record for record in (results := measure(plan, quiet=True)).records if record.failure_reason]
+    results = measure(plan, quiet=True)
+    failed = [record for record in results.records if record.failure_reason]
     assert [record.job.seed for record in failed] == [2]
     assert "exit code 3" in failed[0].failure_reason
     assert sum(record.success for record in results.records) == 3

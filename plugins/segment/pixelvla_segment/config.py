@@ -1,0 +1,60 @@
+"""Options of the parts of this plugin. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class GrabCutConfig:
+    """Options of the segmenter ``grabcut``.
+
+    Attributes:
+        iterations: Of OpenCV's GrabCut; 0 keeps the marked or grown region as it is.
+        margin: How far beyond the marked region background is learned, as a fraction of the region's size.
+        lightness: Price of being lighter or darker than marked when the region around a point or line is grown. If it
+            is low, the lit and the shaded side of a thing belong together.
+        largest: A grown region never covers more than this fraction of the image.
+    """
+
+    iterations: int = 1
+    margin: float = 0.5
+    lightness: float = 0.12
+    largest: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.iterations < 0:
+            raise ValueError(f"iterations is {self.iterations}; expected at least 0")
+        if not self.margin > 0:
+            raise ValueError(f"margin is {self.margin}; expected more than 0")
+        if not self.lightness >= 0:
+            raise ValueError(f"lightness is {self.lightness}; expected at least 0")
+        if not 0 < self.largest <= 1:
+            raise ValueError(f"largest is {self.largest}; expected 0 < largest <= 1")
+
+
+@dataclass(frozen=True)
+class FollowConfig:
+    """Options of the tracker ``follow``.
+
+    Attributes:
+        reach: How far the object may move between two images, as a fraction of the image's longer side.
+        inertia: Score that a place loses for each pixel between it and the last one.
+        rim: Weight of likely pixels right outside the shape, which speak against a place.
+        everywhere: Weight of the whole image against the object's surroundings in what is not the object.
+        visible: Share of the object that must be seen; with less, the mask is empty until it is seen again.
+    """
+
+    reach: float = 0.1
+    inertia: float = 0.02
+    rim: float = 0.4
+    everywhere: float = 0.3
+    visible: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("reach", "everywhere", "visible"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected more than 0 and at most 1")
+        for name in ("inertia", "rim"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 0")

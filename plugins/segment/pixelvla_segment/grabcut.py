@@ -1,0 +1,96 @@
+"""The segmenter ``grabcut``: from any visual prompt to a mask with OpenCV's GrabCut, in milliseconds on a CPU.
+
+Source: C. Rother, V. Kolmogorov, A. Blake, "GrabCut", SIGGRAPH 2004. It needs to know roughly where the object ends: a
+box says so; around points and lines a region of like colour is grown first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from pixelvla_core.api import Prompt, UserError
+from pixelvla_segment.config import GrabCutConfig
+from pixelvla_segment.grow import grow, touching
+from pixelvla_segment.marks import Marks
+
+
+class GrabCut:
+    """Segments what prompts mark."""
+
+    def __init__(self, config: GrabCutConfig | None = None) -> None:
+        self.config = config or GrabCutConfig()
+
+    def segment(self, image: np.ndarray, prompts: Sequence[Prompt]) -> np.ndarray:
+        """Return the mask of what the prompts mark together, bool[H, W], never empty.
+
+        Args:
+            image: uint8[H, W, 3], RGB.
+            prompts: At least one that is not a negative point.
+
+        Raises:
+            UserError: nothing is marked, or the image is of another type.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise UserError(f"The image is {image.dtype}{list(image.shape)}; expected uint8[height, width, 3], RGB.")
+        marks = Marks.of(prompts, image.shape[:2])
+        if not (marks.inside.any() or marks.boxes.any()):
+            raise UserError("The prompts mark nothing: give a point, line, box or mask; negative points only exclude.")
+        if marks.masked.any() and not marks.boxes.any() and (marks.inside == marks.masked).all():
+            return marks.masked & ~marks.outside if (marks.masked & ~marks.outside).any() else marks.masked
+        return self._cut(image, marks)
+
+    def _cut(self, image: np.ndarray, marks: Marks) -> np.ndarray:
+        likely = marks.boxes if marks.boxes.any() else self._grown(image, marks)
+        window = self._window(likely | marks.inside)
+        labels = np.full(likely.shape, cv2.GC_BGD if marks.boxes.any() else cv2.GC_PR_BGD, np.uint8)
+        labels[likely] = cv2.GC_PR_FGD
+        labels[marks.inside] = cv2.GC_FGD
+        labels[marks.outside] = cv2.GC_BGD
+        cut = np.zeros_like(likely)
+        cut[window] = self._refined(image[window], labels[window])
+        return _tidy(cut, marks, likely)
+
+    def _grown(self, image: np.ndarray, marks: Marks) -> np.ndarray:
+        region = grow(image, marks.inside, self.config.lightness, self.config.largest)
+        return region & ~marks.outside
+
+    def _window(self, region: np.ndarray) -> tuple[slice, slice]:
+        """Rows and columns of the region and of enough background around it."""
+        spans = []
+        for axis, size in ((1, region.shape[0]), (0, region.shape[1])):
+            found = np.flatnonzero(region.any(axis))
+            margin = max(6, round(self.config.margin * (found[-1] - found[0] + 1)))
+            spans.append(slice(max(0, found[0] - margin), min(size, found[-1] + 1 + margin)))
+        return spans[0], spans[1]
+
+    def _refined(self, image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """GrabCut within a window; the labels as they are where one of the two sides is missing."""
+        labels = labels.copy()
+        likely = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+        if self.config.iterations and likely.any() and not likely.all():
+            cv2.setRNGSeed(0)  # GrabCut starts from k-means with OpenCV's random numbers.
+            models = np.zeros((2, 1, 65))
+            cv2.grabCut(
+                np.ascontiguousarray(image[..., ::-1]),
+                labels,
+                None,
+                models[0],
+                models[1],
+                self.config.iterations,
+                cv2.GC_INIT_WITH_MASK,
+            )
+        return (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+
+
+def _tidy(cut: np.ndarray, marks: Marks, likely: np.ndarray) -> np.ndarray:
+    """Keep what hangs together with the marks, or the greatest part if only a box was given."""
+    cut = cut & ~marks.outside
+    if not cut.any():
+        return likely
+    if marks.inside.any():
+        return touching(cut | marks.inside, marks.inside)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(cut.astype(np.uint8), connectivity=8)
+    return labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
