@@ -93,8 +93,10 @@ def l1_loss(actions_BHA: Tensor, batch: Batch) -> Tensor:
             f"The batch has {found}; the action head predicts {tuple(actions_BHA.shape)} [batch, horizon, action dim]. "
             "Make `action.horizon` and the dataset's action dimension agree."
         )
-    error_BH = (actions_BHA - batch.actions_BHA.to(actions_BHA)).abs().mean(-1)
+    gap_BHA = actions_BHA - batch.actions_BHA.to(actions_BHA)
     if batch.action_valid_BH is None:
-        return error_BH.mean()
+        return gap_BHA.abs().mean()
     valid_BH = batch.action_valid_BH
-    return torch.where(valid_BH, error_BH, 0.0).sum() / valid_BH.sum().clamp(min=1)
+    # Cut out before abs(): a NaN behind the end of an episode would turn 0 * NaN in the gradient.
+    gap_BHA = torch.where(valid_BH[..., None], gap_BHA, 0.0)
+    return gap_BHA.abs().mean(-1).sum() / valid_BH.sum().clamp(min=1)

@@ -119,9 +119,11 @@ class ThirdPartyBackbone:
 
     def native_loss(self, prefix: Prefix, batch: Batch) -> Tensor:
         """The base's own objective: mean squared error of its own action layer."""
-        error_BHA = (self.native_actions(prefix, batch) - batch.actions_BHA[:, : self.spec.action.horizon]) ** 2
-        valid_BH = batch.action_valid_BH[:, : self.spec.action.horizon]
-        return (error_BHA.mean(-1) * valid_BH).sum() / valid_BH.sum().clamp(min=1)
+        H = self.spec.action.horizon
+        valid_BH = batch.action_valid_BH[:, :H]
+        error_BHA = self.native_actions(prefix, batch) - batch.actions_BHA[:, :H]
+        error_BHA = torch.where(valid_BH[..., None], error_BHA, 0.0)
+        return error_BHA.square().mean(-1).sum() / valid_BH.sum().clamp(min=1)
 
     def native_actions(self, prefix: Prefix, batch: Batch) -> Tensor:
         """Read the last valid token, wherever padding and inserted tokens have moved it."""
