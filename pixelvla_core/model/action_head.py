@@ -97,6 +97,6 @@ def l1_loss(actions_BHA: Tensor, batch: Batch) -> Tensor:
     if batch.action_valid_BH is None:
         return gap_BHA.abs().mean()
     valid_BH = batch.action_valid_BH
-    # Cut out before abs(): a NaN behind the end of an episode would turn 0 * NaN in the gradient.
+    # Cut out before abs(), so that a NaN behind the end of an episode meets no gradient.
     gap_BHA = torch.where(valid_BH[..., None], gap_BHA, 0.0)
     return gap_BHA.abs().mean(-1).sum() / valid_BH.sum().clamp(min=1)
