@@ -147,14 +147,22 @@ def test_a_run_is_not_overwritten(trained: Path) -> None:
 
 
 def test_resume_with_another_recipe_is_refused(trained: Path) -> None:
-    with pytest.raises(RecipeError, match=r"stages\.pue\.lr"):
-        run(trained, "stages.pue.lr=5e-3", resume=True)
+    steps = ["stages.cat.steps=30", "stages.cat.lr=3e-3", "stages.pue.steps=10"]
+    with pytest.raises(RecipeError, match=r"another recipe: stages\.pue\.lr differ"):
+        run(trained, *steps, "stages.pue.lr=5e-3", resume=True)
+
+
+def test_resume_with_other_steps_of_a_stage_that_is_done_is_refused(trained: Path) -> None:
+    with pytest.raises(RecipeError, match=r"stages\.cat\.steps"):
+        run(trained, "stages.cat.steps=40", "stages.cat.lr=3e-3", resume=True)
 
 
 def test_resume_with_more_steps_goes_on(tmp_path: Path) -> None:
     run(tmp_path / "r", name="native")
     run(tmp_path / "r", "stages.pre.steps=6", name="native", resume=True)
-    assert checkpoint.read_manifest(tmp_path / "r" / "checkpoints" / "last").step == 6
+    run(tmp_path / "whole", "stages.pre.steps=6", name="native")
+    folders = [tmp_path / name / "checkpoints" / "step-000006" / "delta.safetensors" for name in ("r", "whole")]
+    assert folders[0].read_bytes() == folders[1].read_bytes()
 
 
 def test_unknown_tracker(tmp_path: Path) -> None:

@@ -23,7 +23,9 @@ def check_unchanged(before: Recipe, now: Recipe, was: Position, here: Position, 
     Raises:
         RecipeError: names the keys that differ. UserError: the data differ.
     """
-    different = sorted(_differences(to_plain(before), to_plain(now)))
+    done = [f"stages.{name}.steps" for name in before.run[: was.stage]]
+    found = _differences(to_plain(before), to_plain(now))
+    different = sorted(path for path in found if path in done or not _free(path))
     if different:
         raise RecipeError(
             f"{folder} was made with another recipe: {', '.join(different[:6])} differ. A run goes on with its own "
@@ -45,9 +47,7 @@ def check_unchanged(before: Recipe, now: Recipe, was: Position, here: Position, 
 def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in {*before, *now}:
-            here = f"{path}.{key}" if path else key
-            if not _free(here):
-                yield from _differences(before.get(key), now.get(key), here)
+            yield from _differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
     elif before != now:
         yield path
 

@@ -148,17 +148,12 @@ def _report(job: Job, name: str, step: int, values: dict[str, float]) -> None:
 
 
 def _save(job: Job, index: int, bare: Objective, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Save a checkpoint; at the end of a stage it already points to the next one."""
+    """Save a checkpoint, at the end of a stage with its optimizer too, so that steps can be added."""
     end = step == job.stage(index).steps
     state = {name: whole(tensor) for name, tensor in bare.model.state_dict().items()}
-    moments = {} if end else optimizer_tensors(bare, optimizer)
+    moments = optimizer_tensors(bare, optimizer)
     accelerator = job.accelerator
-    position = Position(
-        stage=index + end,
-        step=0 if end else step,
-        data=job.dataset.fingerprint,
-        world=accelerator.num_processes,
-    )
+    position = Position(index, step, job.dataset.fingerprint, accelerator.num_processes)
     if accelerator.is_main_process:
         total = job.before(index) + step
         folder = step_folder(job.out, total)

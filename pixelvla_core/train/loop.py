@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from pixelvla_core.train.loader import Item
 
 
+ASK_EVERY = 10
+"""Steps between questions to all processes whether to stop; each makes an accelerator wait."""
+
+
 class Interrupted(KeyboardInterrupt):
     """The user stopped the run; a checkpoint was saved."""
 
@@ -130,6 +134,8 @@ class Loop:
         """Whether a signal came, to any process: all must stop after the same step."""
         if self.accelerator.num_processes == 1:
             return self.interrupt.asked
+        if self.step % ASK_EVERY:
+            return False
         asked = torch.tensor(float(self.interrupt.asked), device=self.accelerator.device)
         return bool(self.accelerator.reduce(asked, reduction="sum"))
 

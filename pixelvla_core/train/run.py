@@ -57,6 +57,10 @@ def train(recipe: Recipe, out: Path, resume: bool = False, registry: Registry | 
     out = Path(out)
     check_complete(recipe)
     check_trackers(recipe.log.trackers)
+    if checkpoints(out) and not resume:
+        raise UserError(
+            f"{out} already holds a run with checkpoints. Add --resume to go on with it, or give another --out."
+        )
     registry = PluginManager.load().registry if registry is None else registry
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(log_with=recipe.log.trackers or None, project_dir=str(out), kwargs_handlers=[unused])
@@ -65,13 +69,13 @@ def train(recipe: Recipe, out: Path, resume: bool = False, registry: Registry | 
         if accelerator.is_main_process:
             stack.enter_context(locked(out))
         stack.enter_context(full_disk_is_user_error(out, kept))
-        return _train(_absolute(recipe), out, resume, registry, accelerator)
+        return _train(_absolute(recipe), out, registry, accelerator)
 
 
-def _train(recipe: Recipe, out: Path, resume: bool, registry: Registry, accelerator: Accelerator) -> Path:
+def _train(recipe: Recipe, out: Path, registry: Registry, accelerator: Accelerator) -> Path:
     data = registry.get("dataset", recipe.data.name)
     dataset = data.build(configure(data, recipe.data.options, "data.options"))
-    start = _start(recipe, out, resume, dataset.fingerprint, accelerator.num_processes, registry)
+    start = _start(recipe, out, dataset.fingerprint, accelerator.num_processes, registry)
     if accelerator.is_main_process:
         remove_partials(out / FOLDER)
         save_recipe(recipe, out / RECIPE)
@@ -96,7 +100,8 @@ def _run_stages(job: Job, start: Start) -> Path:
                 run_stage(job, index, begin.position.step if begin else 0, begin and begin.folder, interrupt)
         except Interrupted:
             if job.accelerator.is_main_process:
-                print(f"Stopped; saved in {job.last()}. Go on with: {resume_command(job.out)}", file=sys.stderr)
+                saved = f"saved in {job.last()}" if checkpoints(job.out) else "there was nothing to save yet"
+                print(f"Stopped; {saved}. Go on with: {resume_command(job.out)}", file=sys.stderr)
             raise
         finally:
             job.accelerator.end_training()
@@ -130,17 +135,15 @@ def _absolute(recipe: Recipe) -> Recipe:
     return replace(recipe, backbone=replace(recipe.backbone, weights=str(Path(weights).resolve())))
 
 
-def _start(recipe: Recipe, out: Path, resume: bool, data: str, world: int, registry: Registry) -> Start:
+def _start(recipe: Recipe, out: Path, data: str, world: int, registry: Registry) -> Start:
     fresh = Start(Position(stage=0, step=0, data=data, world=world))
     if not checkpoints(out):
         return fresh
-    if not resume:
-        raise UserError(
-            f"{out} already holds a run with checkpoints. Add --resume to go on with it, or give another --out."
-        )
     folder = newest(out, for_training=True)
     position = read_position(folder)
     check_unchanged(load_recipe(folder / RECIPE, registry=registry), recipe, position, fresh.position, folder)
+    if position.stage < len(recipe.run) and position.step >= recipe.stages[recipe.run[position.stage]].steps:
+        position = replace(position, stage=position.stage + 1, step=0)
     return Start(position, folder)
 
 

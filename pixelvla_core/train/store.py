@@ -75,11 +75,11 @@ class Store:
 
     def read(self, rows: np.ndarray) -> dict[str, Tensor]:
         """Read rows as a batch, [B, ...] by name."""
-        raw, found, start = self._rows[rows], {}, 0
+        found, start = {}, 0
         for name, (shape, dtype) in self.layout.tensors.items():
             kind = getattr(torch, dtype)
             stop = start + math.prod(shape) * kind.itemsize
-            part = torch.from_numpy(np.ascontiguousarray(raw[:, start:stop]))
+            part = torch.from_numpy(np.ascontiguousarray(self._rows[rows, start:stop]))
             found[name], start = part.view(kind).view(len(rows), *shape), stop
         return found
 
