@@ -132,7 +132,8 @@ def test_several_objects_on_a_frame(tmp_path):
     reader = opened(writer.finish())
     assert [row.target for row in reader.find(4, 0)] == ["red cup", "bowl"]
     assert reader.statuses().tolist() == ["ok", "ok", "absent"]
-    assert reader.mask(2) is None
+    with pytest.raises(DataError, match=r"Row 2 .* has no mask"):
+        reader.mask(2)
 
 
 def test_a_sidecar_may_be_empty(tmp_path):

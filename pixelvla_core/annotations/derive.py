@@ -63,12 +63,14 @@ def _centre(pixel: np.ndarray, shape: tuple[int, int]) -> tuple[float, float]:
     return float((pixel[1] + 0.5) / shape[1]), float((pixel[0] + 0.5) / shape[0])
 
 
-def _point(mask: np.ndarray, rng: np.random.Generator) -> Point:
+def derive_point(mask: np.ndarray, rng: np.random.Generator) -> Point:
+    """A click in the inner half of the object's depth."""
     inner = _inner(mask)
     return Point(*_centre(inner[rng.integers(len(inner))], mask.shape))
 
 
-def _line(mask: np.ndarray, rng: np.random.Generator) -> Line:
+def derive_line(mask: np.ndarray, rng: np.random.Generator) -> Line:
+    """A stroke between two such places that stays on the object; on an object too thin for one, within a pixel."""
     inner = _inner(mask)
     pairs = inner[rng.integers(len(inner), size=(_STROKES, 2))]
     lengths = np.abs(pairs[:, 0] - pairs[:, 1]).sum(1)
@@ -88,28 +90,25 @@ def _dash(pixel: np.ndarray, shape: tuple[int, int]) -> Line:
 def crossed(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """Return int[M, 2]: rows and columns of all pixels that the segment between two pixels' centres passes through."""
     step = (end - start).astype(float)
-    times = [np.zeros(1), np.ones(1)]
+    crossings = [np.zeros(1), np.ones(1)]
     for axis in (0, 1):
         if step[axis]:
-            times.append((np.arange(abs(int(step[axis]))) + 0.5) / abs(step[axis]))
-    times = np.sort(np.concatenate(times))
+            crossings.append((np.arange(abs(int(step[axis]))) + 0.5) / abs(step[axis]))
+    times = np.sort(np.concatenate(crossings))
     middle = (times[:-1] + times[1:]) / 2
     return np.floor(start + 0.5 + middle[:, None] * step).astype(int)
 
 
-def _box(mask: np.ndarray, rng: np.random.Generator) -> Box:
+def derive_box(mask: np.ndarray) -> Box:
+    """The outer edges of the set pixels."""
     top, bottom, left, right = extent(mask)
     height, width = mask.shape
     return Box(left / width, top / height, right / width, bottom / height)
 
 
-def _mask(mask: np.ndarray, rng: np.random.Generator) -> Mask:
-    return Mask(mask)
-
-
 _DERIVE: dict[str, Callable[[np.ndarray, np.random.Generator], Prompt]] = {
-    "point": _point,
-    "line": _line,
-    "box": _box,
-    "mask": _mask,
+    "point": derive_point,
+    "line": derive_line,
+    "box": lambda mask, rng: derive_box(mask),
+    "mask": lambda mask, rng: Mask(mask),
 }

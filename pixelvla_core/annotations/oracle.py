@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from pixelvla_core.annotations.derive import derive_prompt
+from pixelvla_core.annotations.derive import derive_box, derive_line, derive_point
 from pixelvla_core.annotations.rle import Rle
 from pixelvla_core.annotations.schema import ABSENT, Annotation, Header
 from pixelvla_core.annotations.writer import SidecarWriter
@@ -135,7 +135,7 @@ def _row(facts: dict[str, Any], size: Sequence[int], counts: str | None, rng: np
     return Annotation(
         **facts,
         mask=rle,
-        box=derive_prompt(mask, "box", rng),
-        points=(derive_prompt(mask, "point", rng),),
-        lines=(derive_prompt(mask, "line", rng),),
+        box=derive_box(mask),
+        points=(derive_point(mask, rng),),
+        lines=(derive_line(mask, rng),),
     )

@@ -89,11 +89,15 @@ class Sidecar:
         """Return one row, as found by :meth:`rows_of`."""
         return from_dict(self._table.slice(row, 1).to_pylist()[0])
 
-    def mask(self, row: int) -> np.ndarray | None:
-        """Return the mask of one row as bool[H, W], or None if the row has none."""
+    def mask(self, row: int) -> np.ndarray:
+        """Return the mask of one row, bool[H, W].
+
+        Raises:
+            DataError: the row has none; rows of status "ok" have one.
+        """
         counts = self._counts[row].as_py()
         if counts is None:
-            return None
+            raise DataError(f"Row {row} of {self.folder} has no mask. `pixelvla annotations validate` checks all rows.")
         return Rle(self._heights[row].as_py(), self._widths[row].as_py(), counts).decode()
 
     def find(self, episode: int, frame: int) -> list[Annotation]:

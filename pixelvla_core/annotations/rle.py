@@ -22,7 +22,7 @@ class Rle:
     def encode(cls, mask: np.ndarray) -> Rle:
         """Compress bool[H, W]."""
         coded = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
-        return cls(*mask.shape, coded["counts"])
+        return cls(mask.shape[0], mask.shape[1], coded["counts"])
 
     def decode(self) -> np.ndarray:
         """Return bool[H, W].

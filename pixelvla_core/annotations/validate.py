@@ -11,8 +11,10 @@ import numpy as np
 
 from pixelvla_core.annotations.derive import extent
 from pixelvla_core.annotations.reader import read_manifest, read_shard
+from pixelvla_core.annotations.rle import Rle
 from pixelvla_core.annotations.schema import ABSENT, FAILED, OK, STATUSES, Annotation, from_dict
 from pixelvla_core.errors import UserError, suggest
+from pixelvla_core.prompts import Box
 
 _EDGE = 1e-4
 """Coordinates are stored in float32."""
@@ -39,7 +41,7 @@ def validate(folder: Path, *, fingerprint: str | None = None, lengths: Sequence[
 def _problems(
     folder: Path, manifest: Mapping[str, Any], fingerprint: str | None, lengths: Sequence[int] | None
 ) -> Iterator[str]:
-    if fingerprint not in (None, manifest["fingerprint"]):
+    if fingerprint is not None and fingerprint != manifest["fingerprint"]:
         yield (
             f"manifest.json: made for fingerprint {manifest['fingerprint'][:12]}, the dataset has {fingerprint[:12]}: "
             "the data changed, or it is another dataset"
@@ -89,16 +91,16 @@ def _row(data: Mapping[str, Any], camera: str, lengths: Sequence[int] | None) ->
     if (row.mask is None and row.status == OK) or (row.mask is not None and row.status in (ABSENT, FAILED)):
         yield f"status {row.status!r} {'without' if row.mask is None else 'with'} a mask"
     if row.mask is not None:
-        yield from _mask(row)
+        yield from _mask(row, row.mask)
 
 
-def _mask(row: Annotation) -> Iterator[str]:
+def _mask(row: Annotation, rle: Rle) -> Iterator[str]:
     try:
-        row.mask.check()
+        rle.check()
     except UserError as error:
         yield str(error)
         return
-    mask = row.mask.decode()
+    mask = rle.decode()
     if not mask.any():
         yield "the mask is empty"
         return
@@ -112,7 +114,7 @@ def _mask(row: Annotation) -> Iterator[str]:
             yield f"{line} leaves the mask"
 
 
-def _encloses(box: Any, mask: np.ndarray) -> bool:
+def _encloses(box: Box, mask: np.ndarray) -> bool:
     top, bottom, left, right = extent(mask)
     height, width = mask.shape
     return (

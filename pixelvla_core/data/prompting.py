@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pixelvla_core import prompts
 from pixelvla_core.annotations.derive import derive_prompt
 from pixelvla_core.errors import RecipeError, suggest
-from pixelvla_core.prompts import KINDS, Prompt
 
 NONE = "none"
+KINDS = (NONE, *prompts.KINDS)
+"""What a mix may hold, besides mixtures of several kinds."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,9 @@ class PromptMix:
     def __post_init__(self) -> None:
         for mixture, weight in self.weights.items():
             for kind in mixture.split("+"):
-                if kind not in KINDS and mixture != NONE:
-                    known = (NONE, *KINDS)
+                if kind not in KINDS or (kind == NONE and mixture != NONE):
                     raise RecipeError(
-                        f"There is no prompt kind {kind!r}.{suggest(kind, known)} Known: {', '.join(known)}, and "
+                        f"There is no prompt kind {mixture!r}.{suggest(kind, KINDS)} Known: {', '.join(KINDS)}, and "
                         "mixtures such as 'point+box'."
                     )
             if not weight >= 0:
@@ -53,6 +54,6 @@ class PromptMix:
         return () if chosen == NONE else tuple(chosen.split("+"))
 
 
-def derive_prompts(mask: np.ndarray, kinds: tuple[str, ...], rng: np.random.Generator) -> tuple[Prompt, ...]:
+def derive_prompts(mask: np.ndarray, kinds: tuple[str, ...], rng: np.random.Generator) -> tuple[prompts.Prompt, ...]:
     """Derive one prompt of each kind from a mask, bool[H, W]."""
     return tuple(derive_prompt(mask, kind, rng) for kind in kinds)

@@ -12,12 +12,12 @@ from pixelvla_lerobot.config import LeRobotConfig
 _FOLDER = click.Path(path_type=Path)
 
 
-@click.group()
-def data() -> None:
+@click.group("data")
+def data_group() -> None:
     """Look after datasets."""
 
 
-@data.command("lint")
+@data_group.command("lint")
 @click.argument("dataset", type=_FOLDER)
 @click.option("--camera", default="front", show_default=True, help="Camera of the contract.")
 @click.option("--rule", default="q99", show_default=True, help="Normalisation rule: q99, min_max or mean_std.")
@@ -51,12 +51,12 @@ def lint_dataset(
         raise ContractError(f"{source.name} has errors; see above.")
 
 
-@click.group()
-def annotations() -> None:
+@click.group("annotations")
+def annotations_group() -> None:
     """Look after annotation sidecars."""
 
 
-@annotations.command("validate")
+@annotations_group.command("validate")
 @click.argument("path", type=_FOLDER)
 @click.argument("dataset", type=_FOLDER, required=False)
 def validate_sidecar(path: Path, dataset: Path | None) -> None:
@@ -77,7 +77,7 @@ def validate_sidecar(path: Path, dataset: Path | None) -> None:
     click.echo(f"{path} is valid.")
 
 
-@annotations.command("oracle")
+@annotations_group.command("oracle")
 @click.argument("masks", type=click.Path(path_type=Path))
 @click.argument("dataset", type=_FOLDER)
 @click.argument("out", type=_FOLDER)

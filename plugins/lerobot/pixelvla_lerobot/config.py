@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pixelvla_core.errors import RecipeError, suggest
 
@@ -21,7 +21,8 @@ class LeRobotConfig:
         camera: Camera name, with or without ``observation.images.`` in front.
         annotations: Folder of the annotation sidecar; without one, all samples are text only.
         episodes: Use only these episodes.
-        prompts: Weight of each prompt kind: none, point, line, box, mask, or mixtures such as ``point+box``.
+        prompts: Weight of each prompt kind: none, point, line, box, mask, or mixtures such as ``point+box``; all five
+            alike if left out (and ``none`` without annotations).
         prompt_frame: Derive prompts from the mask on the ``first`` frame of the episode, or on the ``current`` one.
         mask_frame: The same for the pixel-aware mask: ``first`` (as a tracker that holds) or ``current``.
         mask_probability: How often a sample with a prompt has the mask as well.
@@ -47,9 +48,7 @@ class LeRobotConfig:
     camera: str = "front"
     annotations: str | None = None
     episodes: list[int] | None = None
-    prompts: dict[str, float] = field(
-        default_factory=lambda: {"none": 1.0, "point": 1.0, "line": 1.0, "box": 1.0, "mask": 1.0}
-    )
+    prompts: dict[str, float] | None = None
     prompt_frame: str = "first"
     mask_frame: str = "current"
     mask_probability: float = 1.0

@@ -6,6 +6,7 @@ Shapes: N frames of all episodes, H horizon, A action dimensions, M masks.
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from pixelvla_core.errors import DataError
 from pixelvla_lerobot.config import LeRobotConfig
 from pixelvla_lerobot.frames import FrameStore, build
 from pixelvla_lerobot.images import DirectFrames, EpisodeImages
-from pixelvla_lerobot.prompting import Prompting
+from pixelvla_lerobot.prompting import Prompting, mix_of
 from pixelvla_lerobot.source import Source, short_name
 
 log = logging.getLogger("pixelvla")
@@ -35,6 +36,7 @@ class LeRobotSamples:
 
     def __init__(self, config: LeRobotConfig) -> None:
         self.config = config
+        mix_of(config)
         self.source = Source.of(config)
         self.fps = float(self.source.info["fps"])
         self.fingerprint = self.source.fingerprint
@@ -43,7 +45,7 @@ class LeRobotSamples:
         self._columns = self.source.columns
         self._check_actions()
         self._contract = self._linted_contract()
-        self._prompting = Prompting(config, self.source, self.camera) if config.annotations else None
+        self._prompting = self._prompted(config.annotations) if config.annotations else None
         self._images = self._frames()
         self._rows = self._used_rows()
         if self._prompting:
@@ -77,6 +79,9 @@ class LeRobotSamples:
             action_valid=steps_H <= last,
             key=f"{self.source.name}/{self.frame_key(index)}",
         )
+
+    def _prompted(self, folder: str) -> Prompting:
+        return Prompting(Path(folder), self.config, self.source, self.camera)
 
     def _check_actions(self) -> None:
         actions_NA = self._columns.actions_NA

@@ -25,7 +25,7 @@ def pixelvla_datasets() -> list[Component]:
 
 @hookimpl
 def pixelvla_commands(cli: click.Group) -> None:
-    from pixelvla_lerobot.commands import annotations, data
+    from pixelvla_lerobot.commands import annotations_group, data_group
 
-    cli.add_command(data)
-    cli.add_command(annotations)
+    cli.add_command(data_group)
+    cli.add_command(annotations_group)

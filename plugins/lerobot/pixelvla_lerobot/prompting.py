@@ -9,8 +9,8 @@ import numpy as np
 from pixelvla_core.annotations.reader import Sidecar
 from pixelvla_core.annotations.schema import OK
 from pixelvla_core.api import Prompt
-from pixelvla_core.data.prompting import PromptMix, derive_prompts
-from pixelvla_core.errors import DataError
+from pixelvla_core.data.prompting import KINDS, NONE, PromptMix, derive_prompts
+from pixelvla_core.errors import DataError, RecipeError
 from pixelvla_lerobot.config import LeRobotConfig
 from pixelvla_lerobot.source import Source
 
@@ -25,14 +25,14 @@ class Prompting:
         DataError: the sidecar is damaged or belongs to another dataset or camera.
     """
 
-    def __init__(self, config: LeRobotConfig, source: Source, camera: str) -> None:
+    def __init__(self, folder: Path, config: LeRobotConfig, source: Source, camera: str) -> None:
         self.config, self.source = config, source
-        self.mix = PromptMix(config.prompts)
-        self.sidecar = Sidecar(Path(config.annotations), cache=source.cache)
+        self.mix = mix_of(config)
+        self.sidecar = Sidecar(folder, cache=source.cache)
         self.sidecar.check_dataset(source.fingerprint, source.name)
         if self.sidecar.camera != camera:
             raise DataError(
-                f"The annotations in {config.annotations} are of camera {self.sidecar.camera!r}, the samples of "
+                f"The annotations in {folder} are of camera {self.sidecar.camera!r}, the samples of "
                 f"{camera!r}. Set `camera` to {self.sidecar.camera!r}, or annotate {camera!r}."
             )
         episode_N = source.columns.episode_N
@@ -42,6 +42,7 @@ class Prompting:
             "first": first_usable(self._row_N, usable_N, episode_N),
             "current": latest_usable(self._row_N, usable_N, episode_N),
         }
+        self._first_row_N = rows["first"]
         self._prompt_row_N, self._mask_row_N = rows[config.prompt_frame], rows[config.mask_frame]
 
     def check(self, used: np.ndarray) -> None:
@@ -50,7 +51,7 @@ class Prompting:
         Raises:
             DataError: frames without an annotation, or episodes without a usable one, unless ``allow_missing``.
         """
-        missing, blind = used[self._row_N[used] < 0], used[self._prompt_row_N[used] < 0]
+        missing, blind = used[self._row_N[used] < 0], used[self._first_row_N[used] < 0]
         if self.config.allow_missing or not self.mix.uses_masks or not (len(missing) or len(blind)):
             return
         if len(missing):
@@ -78,6 +79,23 @@ class Prompting:
     def _statuses(self, rows: np.ndarray) -> str:
         names, counts = np.unique(self.sidecar.statuses()[self._row_N[rows]], return_counts=True)
         return ", ".join(f"{count} {name}" for name, count in zip(names, counts, strict=True))
+
+
+def mix_of(config: LeRobotConfig) -> PromptMix:
+    """The mix of prompt kinds that the options ask for.
+
+    Raises:
+        RecipeError: prompts are asked for without annotations to make them from.
+    """
+    if config.prompts is None:
+        return PromptMix(dict.fromkeys(KINDS if config.annotations else (NONE,), 1.0))
+    mix = PromptMix(config.prompts)
+    if mix.uses_masks and not config.annotations:
+        raise RecipeError(
+            f"prompts asks for {', '.join(config.prompts)}, but there are no annotations to make them from. Give "
+            "annotations, the folder of the sidecar, or train on text alone with prompts={none: 1}."
+        )
+    return mix
 
 
 def first_usable(row_N: np.ndarray, usable_N: np.ndarray, episode_N: np.ndarray) -> np.ndarray:

@@ -182,10 +182,11 @@ def open_dataset(root: Path | None, repo_id: str | None, revision: str | None) -
     """
     if root is not None:
         _check_files(root)
+        repo_id = repo_id or f"local/{root.name}"
     try:
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-        return LeRobotDataset(repo_id or f"local/{root.name}", root=root, revision=revision, video_backend="pyav")
+        return LeRobotDataset(repo_id, root=root, revision=revision, video_backend="pyav")
     except ImportError as error:
         raise DataError(f"LeRobot's datasets cannot be used: {error}. Install `lerobot[dataset]`.") from error
     except Exception as error:  # LeRobot, pyarrow, datasets and the Hub raise many kinds

@@ -216,6 +216,19 @@ def test_without_annotations_samples_are_text_only(recorded, load):
     assert (found.prompts, found.masks) == ({}, {})
 
 
+def test_prompts_without_annotations_are_refused(recorded, load):
+    assert load(recorded["images"], prompts={"none": 1.0, "box": 0.0})
+    with pytest.raises(RecipeError, match="no annotations to make them from"):
+        load(recorded["images"], prompts={"none": 1.0, "box": 1.0})
+
+
+def test_a_target_hidden_at_first_has_no_prompt_on_the_current_frame_yet(recorded, load, annotate):
+    sidecar = annotate(recorded["images"], hide=((0, 0),))
+    ours = load(recorded["images"], annotations=str(sidecar), prompts={"point": 1.0}, prompt_frame="current")
+    assert sample(ours, 0).prompts == {}
+    assert sample(ours, 1).prompts
+
+
 def test_hidden_targets_keep_the_latest_mask_before_them(recorded, load, annotate):
     sidecar = annotate(recorded["images"], hide=((0, 0), (0, 3), (0, 4)))
     ours = load(recorded["images"], annotations=str(sidecar), prompts={"mask": 1})
