@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pixelvla_core.component import Component
+    from pixelvla_core.component import Component, Weights
     from pixelvla_core.errors import CheckpointError, ContractError, DataError, PluginError, RecipeError, UserError
     from pixelvla_core.geometry import Affine
     from pixelvla_core.hookspecs import hookimpl
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pixelvla_core.types import ActionSpec, BackboneSpec
 
 _HOMES = {
-    "component": ["Component"],
+    "component": ["Component", "Weights"],
     "errors": ["CheckpointError", "ContractError", "DataError", "PluginError", "RecipeError", "UserError"],
     "geometry": ["Affine"],
     "hookspecs": ["hookimpl"],
@@ -58,6 +58,7 @@ __all__ = [
     "RecipeError",
     "Sample",
     "UserError",
+    "Weights",
     "hookimpl",
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pixelvla_core.errors import PluginError
@@ -69,6 +70,34 @@ class Component:
     def build(self, *args: Any, **kwargs: Any) -> Any:
         """Import the target and call it; ``docs/plugins.md`` has the arguments for each kind."""
         return self.load_target()(*args, **kwargs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Base weights that a plugin ships.
+
+    Args:
+        backbone: name of the adapter that loads them.
+        name: what recipes and ``pixelvla wrap --weights`` call them; unique within the backbone.
+        folder: where they lie, in the layout that the adapter reads; whether it is there is not looked at to list it.
+        summary: one line for ``pixelvla plugins``.
+
+    Raises:
+        ValueError: the backbone or the name is not of the form of names.
+    """
+
+    backbone: str
+    name: str
+    folder: Path
+    summary: str = ""
+
+    def __post_init__(self) -> None:
+        for field in ("backbone", "name"):
+            value = getattr(self, field)
+            if not _NAME.fullmatch(value):
+                raise ValueError(
+                    f"{field} of weights is {value!r}; names are lower case letters, digits, '_', '-', '.'"
+                )
 
 
 def _as_names(part: str, field: str, value: Any) -> frozenset[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from pixelvla_core.component import Component
+from pixelvla_core.component import Component, Weights
 
 if TYPE_CHECKING:
     import click
@@ -57,6 +57,11 @@ def pixelvla_datasets() -> list[Component]:
 @hookspec
 def pixelvla_environments() -> list[Component]:
     """Worlds for closed-loop evaluation."""
+
+
+@hookspec
+def pixelvla_weights() -> list[Weights]:
+    """Base weights that the distribution ships, by name."""
 
 
 @hookspec

@@ -8,7 +8,7 @@ else than what the hook promises is kept aside with the reason, and everything e
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from pixelvla_core import hookspecs
-from pixelvla_core.component import KINDS, Component
+from pixelvla_core.component import KINDS, Component, Weights
 from pixelvla_core.errors import PluginError, suggest
 
 if TYPE_CHECKING:
@@ -58,12 +58,33 @@ class Entry:
     distribution: str
     version: str
 
+    def __str__(self) -> str:
+        return f"{self.kind.replace('_', ' ')} {self.component.name!r}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shipped:
+    """Base weights in the registry with where they came from."""
+
+    weights: Weights
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"name {self.weights.name!r} for base weights of {self.weights.backbone!r}"
+
 
 class Registry:
-    """Parts by (kind, name). It holds every claim, so that a name claimed twice is an error only for who uses it."""
+    """Parts by (kind, name), and base weights by (backbone, name).
 
-    def __init__(self, entries: Iterable[Entry] = (), broken: Iterable[BrokenPlugin] = ()) -> None:
+    It holds every claim, so that a name claimed twice is an error only for who uses it.
+    """
+
+    def __init__(
+        self, entries: Iterable[Entry] = (), broken: Iterable[BrokenPlugin] = (), shipped: Iterable[Shipped] = ()
+    ) -> None:
         self.broken = list(broken)
+        self.shipped = list(shipped)
         self._claims: dict[tuple[str, str], list[Entry]] = {}
         for entry in entries:
             self._claims.setdefault((entry.kind, entry.component.name), []).append(entry)
@@ -77,9 +98,11 @@ class Registry:
         _check_kind(kind)
         return sorted(name for claimed, name in self._claims if claimed == kind)
 
-    def conflicts(self) -> list[list[Entry]]:
-        """Return the groups of parts that claim one name."""
-        return [claims for claims in self._claims.values() if len(claims) > 1]
+    def conflicts(self) -> list[Sequence[Entry | Shipped]]:
+        """Return the groups of parts, and of base weights, that claim one name."""
+        pairs = dict.fromkeys((item.weights.backbone, item.weights.name) for item in self.shipped)
+        groups: list[Sequence[Entry | Shipped]] = [*self._claims.values(), *(self._shipped(*pair) for pair in pairs)]
+        return [claims for claims in groups if len(claims) > 1]
 
     def entry(self, kind: str, name: str) -> Entry:
         """Return the one part of this kind and name.
@@ -99,13 +122,62 @@ class Registry:
         """Return the component of this kind and name; errors as in :meth:`entry`."""
         return self.entry(kind, name).component
 
+    def weights_names(self, backbone: str) -> list[str]:
+        """Return the sorted names of the base weights that plugins ship for a backbone."""
+        return sorted({item.weights.name for item in self.shipped if item.weights.backbone == backbone})
+
+    def weights(self, backbone: str, name: str) -> Weights:
+        """Return the base weights that a plugin ships for a backbone under a name.
+
+        Raises:
+            PluginError: no plugin ships them (with the nearest name), more than one does, or their folder is missing.
+        """
+        claims = self._shipped(backbone, name)
+        if not claims:
+            raise PluginError(self._unknown_weights(backbone, name))
+        if len(claims) > 1:
+            raise PluginError(describe_conflict(claims))
+        weights, distribution = claims[0].weights, claims[0].distribution
+        if not weights.folder.is_dir():
+            raise PluginError(
+                f"{distribution} ships the weights {name!r} of {backbone!r} in {weights.folder}, which is not there. "
+                f"Install {distribution} again, or give the folder of a checkpoint."
+            )
+        return weights
+
+    def locate(self, backbone: str, weights: str | None) -> str | None:
+        """Return what an adapter shall load: a path or hub id as it is, and for a shipped name its folder.
+
+        What exists in the working directory, and whatever has a slash, is no shipped name.
+
+        Raises:
+            PluginError: as in :meth:`weights`.
+        """
+        if weights is None or "/" in weights or Path(weights).exists():
+            return weights
+        return str(self.weights(backbone, weights).folder)
+
+    def _shipped(self, backbone: str, name: str) -> list[Shipped]:
+        return [item for item in self.shipped if (item.weights.backbone, item.weights.name) == (backbone, name)]
+
     def _unknown(self, kind: str, name: str) -> str:
         known = self.names(kind)
         label = kind.replace("_", " ")
         text = f"There is no {label} {name!r}.{suggest(name, known)} Known: {', '.join(known) or 'none'}."
-        if self.broken:
-            text += f" Not loaded: {'; '.join(map(str, self.broken))}."
-        return text + " Install the distribution that offers it; `pixelvla plugins` lists what is there."
+        return (
+            f"{text}{self._not_loaded()} Install the distribution that offers it; `pixelvla plugins` lists all parts."
+        )
+
+    def _unknown_weights(self, backbone: str, name: str) -> str:
+        known = self.weights_names(backbone)
+        return (
+            f"The weights {name!r} are no folder, no hub id (OWNER/NAME), and no weights that a plugin ships for "
+            f"{backbone!r}.{suggest(name, known)} Known: {', '.join(known) or 'none'}.{self._not_loaded()} Give the "
+            "folder of a checkpoint, or install the distribution that ships them."
+        )
+
+    def _not_loaded(self) -> str:
+        return f" Not loaded: {'; '.join(map(str, self.broken))}." if self.broken else ""
 
 
 class PluginManager:
@@ -119,10 +191,11 @@ class PluginManager:
         self.plugins: list[Plugin] = []
         self.broken: list[BrokenPlugin] = []
         self._entries: list[Entry] = []
+        self._shipped: list[Shipped] = []
         self._recipe_dirs: list[Path] = []
         for plugin in plugins:
             self._add(plugin)
-        self.registry = Registry(self._entries, self.broken)
+        self.registry = Registry(self._entries, self.broken, self._shipped)
 
     @classmethod
     def load(cls) -> PluginManager:
@@ -158,12 +231,14 @@ class PluginManager:
             loaded = source.load() if isinstance(source, EntryPoint) else source
             plugin = Plugin(name=name, distribution=distribution, version=version, hooks=_hooks(loaded))
             entries = [entry for kind in KINDS for entry in _entries(plugin, kind)]
+            weights = _call(plugin, "pixelvla_weights", Weights)
             dirs = _call(plugin, "pixelvla_recipe_dirs", Path)
         except (Exception, SystemExit) as error:
             self._set_aside(name, distribution, version, error)
             return
         self.plugins.append(plugin)
         self._entries += entries
+        self._shipped += [Shipped(weights=item, distribution=distribution, version=version) for item in weights]
         self._recipe_dirs += dirs
 
     def _set_aside(self, name: str, distribution: str, version: str, error: BaseException) -> None:
@@ -171,11 +246,10 @@ class PluginManager:
         self.broken.append(BrokenPlugin(name=name, distribution=distribution, version=version, reason=reason))
 
 
-def describe_conflict(claims: list[Entry]) -> str:
+def describe_conflict(claims: Sequence[Entry | Shipped]) -> str:
     """Return the paragraph that names every distribution that claims one name."""
-    kind, name = claims[0].kind.replace("_", " "), claims[0].component.name
     owners = " and ".join(f"{claim.distribution} {claim.version}".rstrip() for claim in claims)
-    return f"The {kind} {name!r} is claimed by {owners}. Uninstall one of them, or ask its authors for another name."
+    return f"The {claims[0]} is claimed by {owners}. Uninstall one of them, or ask its authors for another name."
 
 
 def _origin(source: object) -> tuple[str, str, str]:
@@ -208,7 +282,7 @@ def _check_unmarked(plugin: object) -> None:
 
 
 def _spec_names() -> list[str]:
-    return [*KINDS.values(), "pixelvla_recipe_dirs", "pixelvla_commands"]
+    return [*KINDS.values(), "pixelvla_weights", "pixelvla_recipe_dirs", "pixelvla_commands"]
 
 
 def _call(plugin: Plugin, hook: str, item_type: type) -> list[Any]:

@@ -45,7 +45,7 @@ def wrap(
 
     Args:
         base: Name of the backbone.
-        weights: A checkpoint folder, a hub id, or a name that the adapter knows.
+        weights: A checkpoint folder, a hub id, or a name under which a plugin ships weights.
         out: The folder to write.
         overrides: Layers to use in place of the paper's parts, ``key=value`` overrides of the recipe, and
             ``contract.key=NAME``, ``contract.fps=5`` and the like for what the base's statistics leave open.

@@ -10,7 +10,7 @@ import click
 import pytest
 
 from pixelvla_core import hookspecs
-from pixelvla_core.component import KINDS, Component
+from pixelvla_core.component import KINDS, Component, Weights
 from pixelvla_core.hookspecs import hookimpl
 from pixelvla_core.plugins import PluginManager
 
@@ -56,6 +56,10 @@ class Acme:
     @hookimpl
     def pixelvla_environments(self) -> list[Component]:
         return [component("acme-environment")]
+
+    @hookimpl
+    def pixelvla_weights(self) -> list[Weights]:
+        return [Weights(backbone="acme-backbone", name="acme-weights", folder=Path(__file__).parent)]
 
     @hookimpl
     def pixelvla_recipe_dirs(self) -> list[Path]:
@@ -108,6 +112,10 @@ def test_pixelvla_environments(manager):
     assert manager.registry.get("environment", "acme-environment") == component("acme-environment")
 
 
+def test_pixelvla_weights(manager):
+    assert manager.registry.weights("acme-backbone", "acme-weights").folder == Path(__file__).parent
+
+
 def test_pixelvla_recipe_dirs(manager):
     assert manager.recipe_dirs() == [Path("/acme/recipes")]
 
@@ -120,7 +128,7 @@ def test_pixelvla_commands(manager, capsys):
 
 
 def test_every_kind_has_its_hook_and_every_hook_fits_on_one_screen():
-    assert set(KINDS.values()) | {"pixelvla_recipe_dirs", "pixelvla_commands"} == set(HOOKS)
+    assert set(KINDS.values()) | {"pixelvla_weights", "pixelvla_recipe_dirs", "pixelvla_commands"} == set(HOOKS)
     assert len(inspect.getsource(hookspecs).splitlines()) < 90
 
 

@@ -59,7 +59,7 @@ def load(
     manifest = verify(folder, skip=(OPTIMIZER,))
     _check_installed(manifest, registry, folder)
     recipe = load_recipe(folder / RECIPE, registry=registry)
-    weights = _weights(folder, manifest, base_weights)
+    weights = registry.locate(recipe.backbone.name, _weights(folder, manifest, base_weights))
     built = replace(recipe, backbone=replace(recipe.backbone, weights=weights))
     model = assemble(built, contract=read_contract(folder), registry=registry)
     _check_base(manifest, weights_folder(model.backbone, weights), folder)

@@ -56,7 +56,7 @@ class Header:
 def describe(model: PixelVLA, recipe: Recipe, registry: Registry) -> Header:
     """Look up the parts' distributions, the base's identity and LoRA's targets."""
     assert recipe.backbone is not None
-    folder = weights_folder(model.backbone, recipe.backbone.weights)
+    folder = weights_folder(model.backbone, registry.locate(recipe.backbone.name, recipe.backbone.weights))
     base = {
         "weights": recipe.backbone.weights,
         "identity": folder_identity(folder) if folder else None,

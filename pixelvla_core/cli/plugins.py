@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import click
 
-from pixelvla_core.plugins import Entry, PluginManager, describe_conflict
+from pixelvla_core.plugins import PluginManager, describe_conflict
 
 
 @click.group(invoke_without_command=True)
@@ -22,11 +22,15 @@ def plugins(ctx: click.Context) -> None:
 
 @plugins.command()
 @click.argument("name")
-@click.option("--weights", help="What the backbone shall load; random weights, where it has them, if left out.")
+@click.option(
+    "--weights",
+    help="A folder, a hub id or a name that a plugin ships; random weights, where it has them, if left out.",
+)
 @click.pass_context
 def check(ctx: click.Context, name: str, weights: str | None) -> None:
     """Run the conformance suite on backbone NAME; exits with 1 if a clause fails."""
-    component = PluginManager.load().registry.get("backbone", name)
+    registry = PluginManager.load().registry
+    component, weights = registry.get("backbone", name), registry.locate(name, weights)
     from pixelvla_core.testing import check_backbone  # after the look-up: it imports torch
 
     report = check_backbone(component, weights=weights)
@@ -35,21 +39,27 @@ def check(ctx: click.Context, name: str, weights: str | None) -> None:
 
 
 def listing(manager: PluginManager) -> list[str]:
-    """Return the lines of the list: one per part, then names claimed twice, then broken plugins."""
+    """Return the lines of the list: one per part or shipped weights, then names claimed twice, then broken plugins."""
     header = ("DISTRIBUTION", "VERSION", "KIND", "NAME", "SUMMARY")
-    lines = _columns([header, *(_row(entry) for entry in sorted(manager.registry, key=_order))])
+    lines = _columns([header, *sorted(_rows(manager), key=lambda row: (row[0], row[2], row[3]))])
     conflicts = [describe_conflict(claims) for claims in manager.registry.conflicts()]
     broken = [f"broken: {plugin}" for plugin in manager.broken]
     return [*lines, *([""] if conflicts or broken else []), *conflicts, *broken]
 
 
-def _order(entry: Entry) -> tuple[str, str, str]:
-    return entry.distribution, entry.kind, entry.component.name
-
-
-def _row(entry: Entry) -> tuple[str, ...]:
-    component = entry.component
-    return entry.distribution, entry.version, entry.kind, component.name, component.summary
+def _rows(manager: PluginManager) -> Iterator[tuple[str, ...]]:
+    for entry in manager.registry:
+        part = entry.component
+        yield entry.distribution, entry.version, entry.kind, part.name, part.summary
+    for shipped in manager.registry.shipped:
+        weights = shipped.weights
+        yield (
+            shipped.distribution,
+            shipped.version,
+            "weights",
+            weights.name,
+            f"for {weights.backbone}: {weights.summary}",
+        )
 
 
 def _columns(rows: Iterable[tuple[str, ...]]) -> list[str]:

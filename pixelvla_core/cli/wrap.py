@@ -9,7 +9,9 @@ import click
 
 @click.command()
 @click.option("--base", required=True, help="The backbone adapter, e.g. openvla.")
-@click.option("--weights", required=True, help="A checkpoint folder, a hub id, or a name the adapter knows (mini).")
+@click.option(
+    "--weights", required=True, help="A checkpoint folder, a hub id, or a name that a plugin ships, e.g. mini."
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write.")
 @click.option("--full", is_flag=True, help="Copy the base's weights into the folder.")
 @click.argument("overrides", nargs=-1, metavar="[LAYER]... [KEY=VALUE]...")

@@ -52,7 +52,7 @@ class Backbone(Part):
     """The base model.
 
     Attributes:
-        weights: a checkpoint folder, a hub id, or a name that the adapter knows.
+        weights: a checkpoint folder, a hub id, or a name under which a plugin ships weights.
         dtype: of the frozen base weights.
         quantize: none, 8bit or 4bit (bitsandbytes, CUDA only).
     """
