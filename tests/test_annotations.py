@@ -18,7 +18,7 @@ from pixelvla_core.annotations import oracle
 from pixelvla_core.annotations.derive import derive_prompt
 from pixelvla_core.annotations.reader import Sidecar, read_manifest, read_shard
 from pixelvla_core.annotations.rle import Rle
-from pixelvla_core.annotations.schema import ABSENT, Annotation, Header
+from pixelvla_core.annotations.schema import ABSENT, SCHEMA, STATUSES, Annotation, Header
 from pixelvla_core.annotations.validate import validate
 from pixelvla_core.annotations.writer import SidecarWriter
 from pixelvla_core.errors import DataError
@@ -303,7 +303,6 @@ def _rewritten(folder: Path, path: Path, table: list[dict]) -> list[str]:
     """Problems after another tool wrote a file, with a manifest that agrees with it."""
     import pyarrow as pa
 
-    from pixelvla_core.annotations.schema import SCHEMA
     from pixelvla_core.files import sha256
 
     pq.write_table(pa.Table.from_pylist(table, SCHEMA), path)
@@ -313,6 +312,48 @@ def _rewritten(folder: Path, path: Path, table: list[dict]) -> list[str]:
             entry |= {"sha256": sha256(path), "bytes": path.stat().st_size}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return validate(folder)
+
+
+def test_rows_out_of_order_are_refused(sidecar):
+    path = sorted(sidecar.rglob("*.parquet"))[0]
+    problems = _rewritten(sidecar, path, pq.read_table(path).to_pylist()[::-1])
+    assert "not in the order" in problems[0]
+    with pytest.raises(DataError, match="not in the order"):
+        opened(sidecar)
+
+
+def test_indices_that_do_not_fit_are_refused(tmp_path):
+    with pytest.raises(DataError, match="cannot hold"):
+        SidecarWriter(tmp_path / "s", HEADER, [0]).write((0,), [annotation(0, 0, instance=1 << 15)])
+
+
+def test_a_sidecar_written_by_another_tool_after_the_document(tmp_path):
+    """Nothing but pyarrow, json, hashlib and pycocotools, and what docs/annotations.md says."""
+    import hashlib
+
+    import pyarrow as pa
+
+    mask = disk(20, 30)
+    counts = coco.encode(np.asfortranarray(mask, np.uint8))["counts"]
+    row = {"episode": 0, "frame": 3, "camera": "front", "instance": 0, "target": "cup", "score": 0.5, "status": "ok"}
+    row |= {"mask_height": SIZE, "mask_width": SIZE, "mask_counts": counts, "source": "mine", "box": None}
+    row |= {"points": [[30.5 / SIZE, 20.5 / SIZE, 1.0]], "lines": [[0.45, 0.33, 0.5, 0.33]]}
+    path = tmp_path / "s" / "rows" / "all.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist([row]), path, compression="snappy")
+    content = path.read_bytes()
+    file = {"path": "rows/all.parquet", "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    manifest = {"format": "pixelvla-annotations", "version": 1, "dataset": "me/cups", "revision": "", "tools": {}}
+    manifest |= {"fingerprint": "ab" * 32, "camera": "front", "counts": {"episodes": 1, "rows": 1, "ok": 1}}
+    manifest |= {"files": [file | {"rows": 1, "episodes": [0, 0]}]}
+    (tmp_path / "s" / "manifest.json").write_text(json.dumps(manifest))
+    assert validate(tmp_path / "s") == []
+    np.testing.assert_array_equal(opened(tmp_path / "s").mask(0), mask)
+
+
+def test_the_document_lists_every_column_and_status():
+    text = (Path(__file__).parents[1] / "docs" / "annotations.md").read_text(encoding="utf-8")
+    assert [name for name in (*SCHEMA.names, *STATUSES) if f"`{name}`" not in text] == []
 
 
 def stream(path: Path, lengths: list[int], camera: str = "observation.images.front") -> Path:

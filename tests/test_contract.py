@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -287,6 +288,11 @@ def test_a_rotation_that_the_names_do_not_tell_must_be_declared(names):
     made = infer_contract(random_actions(6), **facts, rotation="axis_angle_delta")
     assert made.rotation == Rotation(kind="axis_angle", start=3, delta=True)
     assert infer_contract(random_actions(6), **facts, rotation="none").rotation is None
+
+
+def test_the_document_lists_every_field():
+    text = (Path(__file__).parents[1] / "docs" / "action_contract.md").read_text(encoding="utf-8")
+    assert [field.name for field in fields(ActionContract) if f"`{field.name}`" not in text] == []
 
 
 def test_joint_actions_have_no_rotation():

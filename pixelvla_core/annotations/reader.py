@@ -67,6 +67,11 @@ class Sidecar:
             self._map(mapped)
         self._table = pa.ipc.open_file(pa.memory_map(str(mapped))).read_all()
         self._keys = _key(*(self._column(name) for name in ("episode", "frame", "instance")))
+        if (np.diff(self._keys) <= 0).any():
+            raise DataError(
+                f"The rows in {self.folder} are not in the order of episode, frame and instance, or one is twice, "
+                "so they cannot be found. `pixelvla annotations validate` names the first; write them in order."
+            )
         self._counts, self._heights, self._widths = (
             self._table[name] for name in ("mask_counts", "mask_height", "mask_width")
         )

@@ -19,6 +19,9 @@ OK, ABSENT, FAILED, REVIEW = "ok", "absent", "failed", "review"
 STATUSES = (OK, ABSENT, FAILED, REVIEW)
 """ok: usable. absent: the target is not in view. failed: the tools found nothing. review: a person shall look."""
 
+MOST_EPISODES, MOST_FRAMES, MOST_INSTANCES = 1 << 20, 1 << 28, 1 << 15
+"""Bounds of a row's indices, so that the three fit one 64-bit key."""
+
 SCHEMA = pa.schema(
     [
         pa.field("episode", pa.int32(), nullable=False),
@@ -75,6 +78,12 @@ class Annotation:
     def key(self) -> tuple[int, int, int]:
         """The order of rows in a sidecar: (episode, frame, instance)."""
         return self.episode, self.frame, self.instance
+
+    @property
+    def in_bounds(self) -> bool:
+        """Whether the indices are not negative and below their bounds."""
+        limits = (MOST_EPISODES, MOST_FRAMES, MOST_INSTANCES)
+        return all(0 <= index < limit for index, limit in zip(self.key, limits, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,6 +82,8 @@ def _row(data: Mapping[str, Any], camera: str, lengths: Sequence[int] | None) ->
         return
     if lengths is not None and not (0 <= row.episode < len(lengths) and 0 <= row.frame < lengths[row.episode]):
         yield "the dataset has no such frame"
+    if not row.in_bounds:
+        yield "an index is negative or too large"
     if row.camera != camera:
         yield f"camera {row.camera!r}, the manifest says {camera!r}"
     if row.status not in STATUSES:

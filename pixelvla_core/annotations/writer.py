@@ -119,6 +119,8 @@ class SidecarWriter:
                     f"A row is about episode {row.episode}, camera {row.camera!r}; this shard takes episodes "
                     f"{min(episodes)} to {max(episodes)} of camera {self.header.camera!r}."
                 )
+            if not row.in_bounds:
+                raise DataError(f"A row is about (episode, frame, instance) {row.key}, which a sidecar cannot hold.")
             if previous and row.key == previous.key:
                 raise DataError(f"Two rows are about (episode, frame, instance) {row.key}; give each its own instance.")
 
