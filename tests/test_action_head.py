@@ -21,6 +21,7 @@ from pixelvla_core.testing import example_samples
 from pixelvla_core.testing.subject import Subject, example_actions
 
 H, A = 5, 7
+pytestmark = pytest.mark.timeout(900)  # importing what OpenVLA needs takes minutes on a busy machine
 
 
 def third_party(causal: bool) -> Subject:

@@ -32,7 +32,7 @@ def stir(one: Subject) -> None:
     generator = torch.Generator().manual_seed(0)
     for name, parameter in one.adapter.module.named_parameters():
         if ".lora_B." in name:
-            parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
+            parameter.data.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
 
 
 @torch.no_grad()
@@ -78,6 +78,18 @@ def test_the_update_is_b_a_scaled_by_alpha_over_rank():
     update = layer.lora_B["default"].weight @ layer.lora_A["default"].weight * 6.0 / 4
     expected = x @ (weight + update).T + layer.get_base_layer().bias
     assert torch.allclose(layer(x), expected, atol=1e-5)
+
+
+def test_over_a_base_in_bfloat16_it_learns_in_float32_and_is_an_identity_too():
+    one = subject()
+    one.adapter.module.bfloat16()
+    before = hidden(one)
+    inject(one)
+    assert {p.dtype for name, p in one.adapter.module.named_parameters() if lora.is_lora(name)} == {torch.float32}
+    assert torch.equal(hidden(one), before)
+    stir(one)
+    assert hidden(one).dtype == torch.bfloat16
+    assert not torch.equal(hidden(one), before)
 
 
 def test_it_is_injected_once():

@@ -256,7 +256,7 @@ def test_a_recipe_becomes_a_model_the_same_each_time():
     [
         ({"backbone": None}, RecipeError, "names no backbone"),
         ({"head": None}, RecipeError, "names no head"),
-        ({"head": Part("l2")}, PluginError, "Did you mean 'l1'"),
+        ({"head": Part("nativ")}, PluginError, "Did you mean 'native'"),
         ({"head": Part("l1", {"block": 1})}, RecipeError, "Did you mean"),
         ({"lora": Lora(rank=2, groups=["expert"])}, RecipeError, "expert"),
     ],

@@ -38,7 +38,7 @@ def inject(
 ) -> list[str]:
     """Put LoRA on every linear layer whose weight's name one of the patterns full-matches.
 
-    B starts at zero, so the model computes exactly what it did before.
+    B starts at zero, so the model computes exactly what it did before. A and B are float32 whatever the base is.
 
     Args:
         module: The base model; changed in place. Its own parameters no longer require gradients.
@@ -68,6 +68,10 @@ def inject(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, module)
+    for name, parameter in module.named_parameters():
+        if is_lora(name):
+            # peft takes the base's type; steps of an optimizer would drown in bfloat16's rounding.
+            parameter.data = parameter.data.float()
     return targets
 
 

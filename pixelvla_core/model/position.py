@@ -23,11 +23,11 @@ class FourierPosition(nn.Module):
         self.register_buffer("frequencies_2F", scale * torch.randn(2, width // 2, generator=generator))
 
     def forward(self, coords: Tensor) -> Tensor:
-        """Return float32[..., width] for float[..., 2]."""
-        # A product and a sum instead of a matmul: autocast would run the matmul in bfloat16, whose 8 bits cannot
-        # tell neighbouring pixels apart after the multiplication by 2 pi.
-        signed = 2.0 * coords.float() - 1.0
-        angle = 2.0 * math.pi * (signed[..., :, None] * self.frequencies_2F.float()).sum(-2)
+        """Return float[..., width] for float[..., 2], in float32 or, for coordinates in float64, in that."""
+        # A product and a sum instead of a matmul: autocast would run the matmul in bfloat16 and some cards in TF32,
+        # whose 8 or 10 bits cannot tell neighbouring pixels apart after the multiplication by 2 pi.
+        signed = 2.0 * coords.to(torch.promote_types(coords.dtype, torch.float32)) - 1.0
+        angle = 2.0 * math.pi * (signed[..., :, None] * self.frequencies_2F.to(signed.dtype)).sum(-2)
         return torch.cat([angle.sin(), angle.cos()], -1)
 
 
