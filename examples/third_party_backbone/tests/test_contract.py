@@ -1,0 +1,10 @@
+"""The one test that every adapter needs; ``pixelvla plugins check third_party`` runs the same."""
+
+from pixelvla_core.testing import check_backbone
+from pixelvla_third_party.plugin import pixelvla_backbones
+
+
+def test_the_backbone_keeps_the_contract():
+    report = check_backbone(pixelvla_backbones()[0])
+    print(report)
+    report.raise_for_failures()
