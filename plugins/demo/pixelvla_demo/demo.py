@@ -58,6 +58,7 @@ def run(out: Path, **options: Any) -> Path:
         UserError: ``out`` belongs to a demonstration with other options, or a command refuses its input.
     """
     from .report import write
+    from .summary import show
 
     steps = plan(out, **options)
     cli = click.get_current_context().find_root().command
@@ -72,7 +73,10 @@ def run(out: Path, **options: Any) -> Path:
         cli.main(args=list(step.command), prog_name="pixelvla", standalone_mode=False)
         done[line] = round(time.perf_counter() - start, 1)
         write_text(out / "steps.json", json.dumps(done, indent=1))
-    return write(out, METHODS, done)
+    show(out, METHODS)
+    report = write(out, METHODS, done)
+    click.echo(f"\nThe report with pictures: {report}")
+    return report
 
 
 def _record(demos: Path, episodes: int, workers: int, seed: int) -> tuple[str, ...]:
