@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from pixelvla_core.annotations.derive import derive_prompt
-from pixelvla_core.evaluate.records import Job
+from pixelvla_core.evaluate.records import Job, Record
 from pixelvla_core.geometry import Affine
 from pixelvla_core.prompts import Box, Line, Mask, Point, Prompt
+
+KNOWN = frozenset(field.name for cls in (Job, Record) for field in fields(cls))
+"""What a record holds by itself."""
 
 
 def generator(job: Job) -> np.random.Generator:
@@ -70,13 +74,9 @@ def to_plain(prompt: Prompt) -> dict[str, Any]:
 
 
 def plain_facts(info: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of an environment's info is a text, a number or a truth value, as JSON knows them."""
-    found = {}
-    for key, value in info.items():
-        plain = value.item() if isinstance(value, np.generic) else value
-        if isinstance(plain, str | int | float | bool):
-            found[key] = plain
-    return found
+    """Return what of an environment's info at reset is a text, a number or a truth value and not in the record anyway."""
+    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in info.items()}
+    return {key: value for key, value in plain.items() if isinstance(value, str | int | float) and key not in KNOWN}
 
 
 def _centre(mask: np.ndarray) -> tuple[float, float]:

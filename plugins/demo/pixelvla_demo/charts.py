@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 WIDTH, HEIGHT = 560, 300
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 34, 40
+LEFT, RIGHT, TOP, BOTTOM = 58, 20, 34, 40
 COLOURS = 6
 Point = tuple[float, float]
 

@@ -14,7 +14,7 @@ from pixelvla_core.files import write_text
 from .charts import curves
 from .sources import Model, Row, ordered, read_model, rows
 from .strips import strip
-from .tables import comparison_table, percent, plain_table, success_table, words
+from .tables import comparison_table, percent, plain_table, points, success_table, words
 
 STRIPS = 6
 
@@ -81,12 +81,12 @@ def _summary(models: Sequence[Model]) -> str:
 
 def _sentence(best: Row, reference: Row, split: str) -> str:
     found = best.versus(reference, split)
-    verdict = "which chance explains well" if found.p_value >= 0.05 else f"p = {found.p_value:.2g}"
+    chance = ", no more than chance explains" if found.p_value >= 0.05 else ""
     verb = "is ahead of" if found.difference > 0 else "is level with" if found.difference == 0 else "falls behind"
     return (
-        f"<b>{escape(words(split))}</b>: {escape(best.model.title)} ({escape(best.asked)}) succeeds in "
+        f"<b>{escape(words(split))}</b>: the best row, {escape(best.model.title)} ({escape(best.asked)}), succeeds in "
         f"{percent(found.first)} and {verb} {escape(reference.model.title)} with {percent(found.second)} "
-        f"({100 * found.difference:+.1f} points, {verdict})."
+        f"({points(found)}{chance})."
     )
 
 
@@ -117,16 +117,16 @@ def _how_prompts_became_masks(models: Sequence[Model]) -> str:
 
 
 def _differences(models: Sequence[Model]) -> str:
-    everything = rows(models)
-    if len(everything) < 2:
-        return ""
-    base = everything[0]
-    return (
-        f"<h2>Difference to {escape(base.model.title)}</h2>"
-        + comparison_table(everything, base, ordered(models, "split"))
-        + '<p class="note">Points of success on the same episodes; exact McNemar test, not corrected; '
-        "bold: p &lt; 0.05.</p>"
-    )
+    """Every row against each baseline: the models that were only told in words."""
+    everything, tables = rows(models), []
+    for model in models:
+        own = [row for row in everything if row.model is model]
+        others = [row for row in everything if row.model is not model]
+        if [row.prompt for row in own] == ["none"] and others:
+            tables.append(f"<h2>Difference to {escape(model.title)}</h2>")
+            tables.append(comparison_table(others, own[0], ordered(models, "split")))
+    note = "Points of success on the same episodes; exact McNemar test, not corrected; bold: p &lt; 0.05."
+    return "".join(tables) + f'<p class="note">{note}</p>' if tables else ""
 
 
 def _by_task(models: Sequence[Model]) -> str:

@@ -7,6 +7,7 @@ from html import escape
 from itertools import groupby
 
 from pixelvla_core.evaluate.results import Cell
+from pixelvla_core.evaluate.statistics import Comparison
 
 from .charts import interval
 from .sources import Row
@@ -88,6 +89,21 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}\u00a0%"
 
 
+def signed(difference: float) -> str:
+    """Return a difference of rates in points, such as ``+4.0`` or ``−2.5``."""
+    return f"{100 * difference:+.1f}".replace("-", "−")
+
+
+def p_value(found: Comparison) -> str:
+    """Return the p-value of a comparison as text."""
+    return "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.3f}"
+
+
+def points(found: Comparison) -> str:
+    """Return a comparison as text, such as ``+4.0 points, p = 0.031``."""
+    return escape(f"{signed(found.difference)} points, {p_value(found)}")
+
+
 def words(name: str) -> str:
     """Return a name of the code as words."""
     return name.replace("_", " ")
@@ -101,11 +117,10 @@ def _difference(row: Row, reference: Row, split: str) -> str:
     found = row.versus(reference, split)
     if not found.pairs:
         return '<td class="cell muted">–</td>'
-    p_value = "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.3f}"
     bold = " best" if found.p_value < SIGNIFICANT else ""
     return (
-        f'<td class="cell{bold}"><span class="rate">{100 * found.difference:+.1f}</span> '
-        f'<span class="how">{p_value}, {found.pairs} pairs</span></td>'
+        f'<td class="cell{bold}"><span class="rate">{signed(found.difference)}</span> '
+        f'<span class="how">{escape(p_value(found))}, {found.pairs} pairs</span></td>'
     )
 
 
