@@ -65,7 +65,7 @@ def _save(rows: list[Picture], path: Path) -> None:
 def main(folder: Path, size: int, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     _save([film(task, seed, 6, size) for task in spec.TASKS], folder / "tabletop_tasks.png")
-    seeds = range(seed, seed + 5)
+    seeds = range(seed, seed + 4)
     rows = [starts(split, None, seeds, size) for split in spec.SPLITS[:3]]
     rows += [starts("variants", axis, seeds, size) for axis in spec.AXES]
     _save(rows, folder / "tabletop_splits.png")

@@ -13,7 +13,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,21 +75,18 @@ def record(
         Job(task, split, axis, seed + index, image_size, noise) for index, task in enumerate(itertools.cycle(tasks))
     )
     frames = failed = kept = 0
-    with _staged(out) as staged, open(_masks_path(staged), "w") as masks:
-        dataset = _create(staged, image_size)
-        for demonstration in _played(jobs, workers):
+    with _staged(out) as staged, closing(_played(jobs, workers)) as played, _writing(staged, image_size) as add:
+        for demonstration in played:
             if not demonstration.success:
                 failed += 1
                 _check_failures(failed, kept)
                 continue
-            _add(dataset, demonstration)
-            masks.write(json.dumps(masks_row(kept, demonstration)) + "\n")
+            add(demonstration)
             kept, frames = kept + 1, frames + len(demonstration.actions)
             if progress and (kept % 50 == 0 or kept == episodes):
                 progress(kept, frames, failed)
             if kept == episodes:
                 break
-        dataset.finalize()
     return Recorded(out, _masks_path(out), kept, frames, failed)
 
 
@@ -130,6 +127,23 @@ def features(image_size: int) -> dict[str, dict[str, Any]]:
     }
 
 
+@contextmanager
+def _writing(folder: Path, image_size: int) -> Iterator[Callable[[Demonstration], None]]:
+    """Give a function that appends one demonstration to a new dataset and its masks; everything is closed in the end."""
+    dataset = _create(folder, image_size)
+    try:
+        with open(_masks_path(folder), "w", encoding="utf-8") as masks:
+
+            def add(demonstration: Demonstration) -> None:
+                masks.write(json.dumps(masks_row(dataset.num_episodes, demonstration)) + "\n")
+                _add(dataset, demonstration)
+
+            yield add
+    finally:
+        # Also after a failure: its threads would go on writing into a folder that is about to be removed.
+        dataset.finalize()
+
+
 def _create(folder: Path, image_size: int) -> LeRobotDataset:
     import datasets
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -143,6 +157,7 @@ def _create(folder: Path, image_size: int) -> LeRobotDataset:
         robot_type="pixelvla_tabletop",
         use_videos=False,
         image_writer_threads=2,
+        video_backend="pyav",  # unused, but without one LeRobot tries torchcodec and reports failure at length
     )
 
 

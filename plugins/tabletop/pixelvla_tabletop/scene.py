@@ -190,8 +190,10 @@ def _draw_spots(
 
 
 def _draw_reference(rng: np.random.Generator, items: tuple[Item, ...]) -> int | None:
+    """An object far enough from the target, and known from training: in `unseen_objects` only the target is new."""
     target = items[0]
-    far = [i for i, it in enumerate(items) if i and np.hypot(it.x - target.x, it.y - target.y) > NEAR_START]
+    known = [i for i, item in enumerate(items) if i and (item.colour, item.noun) in TRAIN_PAIRS]
+    far = [i for i in known if np.hypot(items[i].x - target.x, items[i].y - target.y) > NEAR_START]
     return int(far[rng.integers(len(far))]) if far else None
 
 

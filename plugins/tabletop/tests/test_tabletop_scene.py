@@ -43,6 +43,7 @@ def test_the_instruction_names_what_the_task_is_about(task, cell, seed):
     if task == "move_near":
         target, reference = scene.items[scene.target], scene.items[scene.reference]
         assert scene.reference_phrase in scene.instruction
+        assert (reference.colour, reference.noun) in TRAIN_PAIRS
         assert np.hypot(target.x - reference.x, target.y - reference.y) > NEAR_START
 
 

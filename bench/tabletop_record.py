@@ -1,0 +1,92 @@
+"""Pictures or video in the recorded dataset, and how fast recording is: ``python bench/tabletop_record.py``.
+
+The same demonstrations are written twice with LeRobot's own writer, once as PNG within parquet and once as video, and
+then read back at random. Times are processor milliseconds per frame, because the wall clock depends on what else the
+machine does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from pixelvla_tabletop import spec
+from pixelvla_tabletop.demonstrate import Demonstration, Job, demonstrate
+from pixelvla_tabletop.record import IMAGE_KEY, features, masks_row
+
+
+def processor_ms() -> float:
+    times = os.times()
+    return 1000 * (times.user + times.system + times.children_user + times.children_system)
+
+
+def write(folder: Path, shown: list[Demonstration], video: bool) -> float:
+    """Write the demonstrations; return processor milliseconds per frame."""
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    described = features(spec.IMAGE_SIZE)
+    described[IMAGE_KEY]["dtype"] = "video" if video else "image"
+    start = processor_ms()
+    dataset = LeRobotDataset.create(
+        "bench/tabletop", spec.FPS, described, root=folder, use_videos=video, video_backend="pyav"
+    )
+    for one in shown:
+        for image, state, action in zip(one.images, one.states, one.actions, strict=True):
+            row = {IMAGE_KEY: image, "observation.state": state, "action": action, "task": one.facts["instruction"]}
+            dataset.add_frame(row)
+        dataset.save_episode()
+    dataset.finalize()
+    return (processor_ms() - start) / sum(len(one.actions) for one in shown)
+
+
+def read(folder: Path, count: int) -> float:
+    """Read frames at random; return processor milliseconds per frame."""
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    dataset = LeRobotDataset("bench/tabletop", root=folder, video_backend="pyav")
+    chosen = np.random.default_rng(0).integers(len(dataset), size=count)
+    dataset[0]
+    start = processor_ms()
+    for index in chosen:
+        dataset[int(index)]
+    return (processor_ms() - start) / count
+
+
+def simulate(episodes: int, noise: float) -> tuple[list[Demonstration], float]:
+    """Play demonstrations; return them and the processor milliseconds per frame, masks and their encoding included."""
+    tasks = spec.TASKS
+    start = processor_ms()
+    shown = [demonstrate(Job(tasks[seed % len(tasks)], "train", None, seed, noise=noise)) for seed in range(episodes)]
+    for episode, one in enumerate(shown):
+        masks_row(episode, one)
+    return shown, (processor_ms() - start) / sum(len(one.actions) for one in shown)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--episodes", type=int, default=24)
+    parser.add_argument("--noise", type=float, default=0.3)
+    arguments = parser.parse_args()
+    began = time.perf_counter()
+    shown, cost = simulate(arguments.episodes, arguments.noise)
+    frames = sum(len(one.actions) for one in shown)
+    print(f"simulate, draw, mask: {cost:6.2f} ms of processor time per frame ({frames} frames)", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("image", "video"):
+            target = Path(folder) / kind
+            written = write(target, shown, kind == "video")
+            size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+            print(
+                f"{kind}: write {written:6.2f} ms, read at random {read(target, 200):6.2f} ms per frame, "
+                f"{size / arguments.episodes / 1000:.0f} kB per episode",
+                flush=True,
+            )
+    print(f"wall clock: {time.perf_counter() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
