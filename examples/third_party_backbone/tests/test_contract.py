@@ -1,7 +1,8 @@
 """The one test that every adapter needs; ``pixelvla plugins check third_party`` runs the same."""
 
-from pixelvla_core.testing import check_backbone
 from pixelvla_third_party.plugin import pixelvla_backbones
+
+from pixelvla_core.testing import check_backbone
 
 
 def test_the_backbone_keeps_the_contract():
