@@ -90,6 +90,10 @@ class Sidecar:
         """Return the status of every row as an array of strings."""
         return np.array(self._table["status"].to_pylist(), dtype=str)
 
+    def target(self, row: int) -> str:
+        """Return what the object of one row is called in the instruction."""
+        return self._table["target"][row].as_py()
+
     def row(self, row: int) -> Annotation:
         """Return one row, as found by :meth:`rows_of`."""
         return from_dict(self._table.slice(row, 1).to_pylist()[0])

@@ -26,6 +26,8 @@ class LeRobotConfig:
         prompt_frame: Derive prompts from the mask on the ``first`` frame of the episode, or on the ``current`` one.
         mask_frame: The same for the pixel-aware mask: ``first`` (as a tracker that holds) or ``current``.
         mask_probability: How often a sample with a prompt has the mask as well.
+        deictic: How often the target of a sample with a prompt is called "this object" instead of its name, so that the
+            prompt has to be looked at.
         allow_missing: Give text-only samples where annotations are missing instead of refusing the dataset.
         image_size: Give frames resized to this square (bicubic, aspect ratio not kept); as recorded if left out.
         frames: ``stored`` decodes every frame once into the cache (height x width x 3 bytes each) and then reads at the
@@ -52,6 +54,7 @@ class LeRobotConfig:
     prompt_frame: str = "first"
     mask_frame: str = "current"
     mask_probability: float = 1.0
+    deictic: float = 0.0
     allow_missing: bool = False
     image_size: int | None = None
     frames: str = "stored"
@@ -74,8 +77,9 @@ class LeRobotConfig:
         for name, known in (("prompt_frame", TIMES), ("mask_frame", TIMES), ("frames", FRAMES)):
             if (value := getattr(self, name)) not in known:
                 raise RecipeError(f"{name} is {value!r}.{suggest(value, known)} Expected one of {', '.join(known)}.")
-        if not 0 <= self.mask_probability <= 1:
-            raise RecipeError(f"mask_probability is {self.mask_probability}; expected a number from 0 to 1.")
+        for name in ("mask_probability", "deictic"):
+            if not 0 <= (share := getattr(self, name)) <= 1:
+                raise RecipeError(f"{name} is {share}; expected a number from 0 to 1.")
         if self.image_size is not None and self.image_size < 1:
             raise RecipeError(f"image_size is {self.image_size}; expected a number of pixels, or nothing.")
         if self.workers < 1:

@@ -69,9 +69,12 @@ class LeRobotSamples:
         steps_H = np.arange(row, row + horizon)
         last = columns.starts_E[columns.episode_N[row] + 1] - 1
         prompts, masks = self._prompting.draw(row, rng) if self._prompting else ((), None)
+        instruction = str(columns.tasks[columns.task_N[row]])
+        if prompts:
+            instruction = self._prompting.word(instruction, row, rng)
         return Sample(
             images={self.camera: self._images.frame(row)} if images else {},
-            instruction=str(columns.tasks[columns.task_N[row]]),
+            instruction=instruction,
             state=columns.state_NS[row] if columns.state_NS.size else None,
             prompts={self.camera: prompts} if prompts else {},
             masks={} if masks is None else {self.camera: masks},

@@ -14,6 +14,8 @@ from pixelvla_core.errors import DataError, RecipeError
 from pixelvla_lerobot.config import LeRobotConfig
 from pixelvla_lerobot.source import Source
 
+DEICTIC = "this object"
+
 
 class Prompting:
     """Draws prompts and masks from the annotation sidecar.
@@ -76,6 +78,15 @@ class Prompting:
             return prompts, None
         return prompts, (mask if mask_row == prompt_row else self.sidecar.mask(mask_row))[None]
 
+    def word(self, instruction: str, row: int, rng: np.random.Generator) -> str:
+        """Return the instruction of a sample with prompts, its target called "this object" as often as asked.
+
+        Where the words alone always tell the target, a model need not learn to look at the prompt.
+        """
+        if not self.config.deictic or rng.random() >= self.config.deictic:
+            return instruction
+        return deictic(instruction, self.sidecar.target(self._prompt_row_N[row]))
+
     def _statuses(self, rows: np.ndarray) -> str:
         names, counts = np.unique(self.sidecar.statuses()[self._row_N[rows]], return_counts=True)
         return ", ".join(f"{count} {name}" for name, count in zip(names, counts, strict=True))
@@ -96,6 +107,12 @@ def mix_of(config: LeRobotConfig) -> PromptMix:
             "annotations, the folder of the sidecar, or train on text alone with prompts={none: 1}."
         )
     return mix
+
+
+def deictic(instruction: str, target: str) -> str:
+    """Point instead of naming: "pick the red cube" with target "red cube" becomes "pick this object"."""
+    article = f"the {target}"
+    return instruction.replace(article if article in instruction else target, DEICTIC, 1)
 
 
 def first_usable(row_N: np.ndarray, usable_N: np.ndarray, episode_N: np.ndarray) -> np.ndarray:

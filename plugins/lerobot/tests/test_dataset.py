@@ -15,6 +15,7 @@ import pytest
 from cups import FPS, HEIGHT, LENGTHS, WIDTH, image, mask
 from PIL import Image
 from pixelvla_lerobot.config import LeRobotConfig
+from pixelvla_lerobot.prompting import deictic
 
 from pixelvla_core.contract import Gripper, Rotation
 from pixelvla_core.data.dataset import Dataset
@@ -197,6 +198,33 @@ def test_kinds_and_masks_come_as_often_as_asked(recorded, load, annotate):
     assert all([type(prompt) for prompt in each.prompts["front"]] == [Point, Box] for each in prompted)
     assert len(prompted) / 1000 == pytest.approx(0.5, abs=0.06)
     assert sum(bool(each.masks) for each in prompted) / len(prompted) == pytest.approx(0.5, abs=0.08)
+
+
+def test_a_target_is_pointed_at_instead_of_named_as_often_as_asked(recorded, load, annotate):
+    folder = str(annotate(recorded["images"]))
+    data = load(recorded["images"], annotations=folder, prompts={"none": 1.0, "point": 1.0}, deictic=0.5)
+    plain = load(recorded["images"], annotations=folder, prompts={"none": 1.0, "point": 1.0})
+    pointed = []
+    for seed in range(200):
+        sample = data.sample(0, horizon=1, rng=np.random.default_rng(seed))
+        if not sample.prompts:
+            assert sample.instruction == plain.sample(0, horizon=1, rng=np.random.default_rng(seed)).instruction
+        else:
+            pointed.append("this object" in sample.instruction)
+    assert 0.35 < np.mean(pointed) < 0.65
+
+
+@pytest.mark.parametrize(
+    ("instruction", "target", "wanted"),
+    [
+        ("pick the red cube", "red cube", "pick this object"),
+        ("put the cube on the cube", "cube", "put this object on the cube"),
+        ("stack cup on plate", "cup", "stack this object on plate"),
+        ("open it", "drawer", "open it"),
+    ],
+)
+def test_deictic_words(instruction, target, wanted):
+    assert deictic(instruction, target) == wanted
 
 
 def test_the_generator_alone_decides_with_and_without_images(recorded, load, annotate):
