@@ -49,6 +49,8 @@ class Job:
     model: PixelVLA
     header: Header
     progress: Progress
+    inherited: tuple[str, ...] = ()
+    """Groups of the base that were trained before this run, or before it was stopped."""
 
     def ends(self) -> list[int]:
         """The step, over all stages, at which each stage ends."""
@@ -68,9 +70,9 @@ class Job:
         return (self.out / FOLDER / LAST).resolve()
 
     def trained(self, index: int) -> list[str]:
-        """Groups of the base that the stages up to this one train."""
+        """Groups of the base that were trained up to and with this stage."""
         found = {group for i in range(index + 1) for group in self.stage(i).train}
-        return sorted(found & set(BASE_GROUPS))
+        return sorted({*self.inherited, *found} & set(BASE_GROUPS))
 
 
 def run_stage(job: Job, index: int, step: int, folder: Path | None, interrupt: Interrupt) -> None:

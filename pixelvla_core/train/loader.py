@@ -20,6 +20,7 @@ from pixelvla_core.model.collate import collate_actions
 from pixelvla_core.seam.batch import Batch, Features, Sample
 from pixelvla_core.seam.prefix import Past
 from pixelvla_core.train.cache import Cache, frame_rng, seen
+from pixelvla_core.train.interrupt import Interrupt
 from pixelvla_core.train.order import Order, Slot
 
 if TYPE_CHECKING:
@@ -119,5 +120,9 @@ def default_workers() -> int:
 
 
 def _quiet(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the trainer alone decides what happens then."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ctrl-C and a scheduler's SIGTERM reach every process; the trainer alone decides what happens then.
+
+    When it is gone, however it ended, DataLoader's workers notice within seconds and end.
+    """
+    for number in Interrupt.SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

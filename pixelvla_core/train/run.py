@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
+from pixelvla_core.checkpoint.begin import begin_from
 from pixelvla_core.checkpoint.find import FOLDER, checkpoints, newest
 from pixelvla_core.checkpoint.load import load_delta, read_contract
 from pixelvla_core.checkpoint.manifest import RECIPE, read_manifest
@@ -80,15 +81,18 @@ def _train(recipe: Recipe, out: Path, registry: Registry, accelerator: Accelerat
         remove_partials(out / FOLDER)
         save_recipe(recipe, out / RECIPE)
     accelerator.wait_for_everyone()
-    model = _model(recipe, dataset, start, registry)
+    model, inherited = _model(recipe, dataset, start, registry)
     done = sum(recipe.stages[name].steps for name in recipe.run[: start.position.stage]) + start.position.step
     total = sum(recipe.stages[name].steps for name in recipe.run)
     progress = Progress(out if accelerator.is_main_process else None, total, done)
-    job = Job(recipe, out, registry, accelerator, dataset, model, describe(model, recipe, registry), progress)
+    header = describe(model, recipe, registry)
+    job = Job(recipe, out, registry, accelerator, dataset, model, header, progress, inherited)
     if recipe.log.trackers:
         accelerator.init_trackers("logs")
     if start.folder is not None:
         progress.say(f"Going on from {start.folder}.")
+    elif recipe.start is not None:
+        progress.say(f"Starting with the weights of {recipe.start}.")
     return _run_stages(job, start)
 
 
@@ -128,7 +132,9 @@ def resume_command(out: Path) -> str:
 
 
 def _absolute(recipe: Recipe) -> Recipe:
-    """Name a local folder of weights so that the checkpoint is found from any working directory."""
+    """Name local folders so that they are found from any working directory."""
+    if recipe.start is not None:
+        recipe = replace(recipe, start=str(Path(recipe.start).resolve()))
     weights = recipe.backbone.weights
     if weights is None or not Path(weights).is_dir():
         return recipe
@@ -147,9 +153,12 @@ def _start(recipe: Recipe, out: Path, data: str, world: int, registry: Registry)
     return Start(position, folder)
 
 
-def _model(recipe: Recipe, dataset: Dataset, start: Start, registry: Registry) -> PixelVLA:
-    if start.folder is None:
-        return assemble(recipe, contract=dataset.contract(), registry=registry)
-    model = assemble(recipe, contract=read_contract(start.folder), registry=registry)
-    load_delta(model, start.folder, read_manifest(start.folder))
-    return model
+def _model(recipe: Recipe, dataset: Dataset, start: Start, registry: Registry) -> tuple[PixelVLA, tuple[str, ...]]:
+    """The model as the run begins or goes on, and the groups of its base that were trained before."""
+    contract = dataset.contract() if start.folder is None else read_contract(start.folder)
+    model = assemble(recipe, contract=contract, registry=registry)
+    if start.folder is not None:
+        manifest = read_manifest(start.folder)
+        load_delta(model, start.folder, manifest)
+        return model, manifest.trained
+    return model, () if recipe.start is None else begin_from(model, recipe, registry)
