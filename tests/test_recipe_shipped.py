@@ -32,13 +32,14 @@ NAMES = [file.name for file in find_recipes(DIRS)]
 TEXT = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^pixelvla (?:train|recipe show) (.+)$", TEXT, re.MULTILINE)
 GIVEN = ["data.options.root=data/mine", "backbone.weights=weights/mine"]
+START = "start=runs/mine"
 
 
 def given(name: str) -> list[str]:
     """What the user must give for this recipe."""
     missing = compose([name], allow_missing=True)
     data = GIVEN[:1] if missing.data else []
-    return data + (GIVEN[1:] if missing.backbone else [])
+    return data + (GIVEN[1:] if missing.backbone else []) + ([START] if missing.start else [])
 
 
 def test_the_recipes_are_found_in_this_source_tree():
@@ -103,11 +104,19 @@ def test_the_two_stages_have_the_papers_numbers():
 
 
 def test_libero_has_the_papers_numbers():
-    recipe = compose(["libero_openvla"], GIVEN)
+    recipe = compose(["libero_openvla"], [*GIVEN, START])
     (name,) = recipe.run
     stage = recipe.stages[name]
     assert (stage.steps, stage.batch_size, stage.lr) == (150_000, 32, 5e-4)
     assert (recipe.lora.rank, recipe.action.horizon) == (32, 8)
+
+
+def test_libero_fine_tunes_the_pretrained_model_and_has_its_parts():
+    with pytest.raises(RecipeError, match="start has no default; give it as start=VALUE"):
+        compose(["libero_openvla"], GIVEN)
+    pretrained, adapted = compose(["pixelvla_openvla"], GIVEN), compose(["libero_openvla"], [*GIVEN, START])
+    for key in ("backbone", "pixel_encoder", "prompt_encoder", "head", "splice", "lora", "action"):
+        assert getattr(pretrained, key) == getattr(adapted, key), key
 
 
 @pytest.mark.parametrize(

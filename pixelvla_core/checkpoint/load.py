@@ -62,7 +62,7 @@ def load(
     weights = registry.locate(recipe.backbone.name, _weights(folder, manifest, base_weights))
     built = replace(recipe, backbone=replace(recipe.backbone, weights=weights))
     model = assemble(built, contract=read_contract(folder), registry=registry)
-    _check_base(manifest, weights_folder(model.backbone, weights), folder)
+    check_base(manifest, weights_folder(model.backbone, weights), folder)
     load_delta(model, folder, manifest)
     return Loaded(model.to(device).eval(), recipe, manifest, folder)
 
@@ -106,7 +106,8 @@ def _weights(folder: Path, manifest: Manifest, given: str | None) -> str | None:
     return weights
 
 
-def _check_base(manifest: Manifest, base: Path | None, folder: Path) -> None:
+def check_base(manifest: Manifest, base: Path | None, folder: Path) -> None:
+    """Refuse base weights other than those a checkpoint was made on, where both are known."""
     stated = manifest.base["identity"]
     if base is None or stated is None:
         return

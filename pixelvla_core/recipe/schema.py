@@ -203,10 +203,12 @@ class Recipe:
 
     Attributes:
         head: from the backbone's output to actions; ``native`` is the base model's own objective and prediction.
+        start: a checkpoint or run of pixelvla whose weights training begins with; its parts must be the recipe's.
         splice: where pixel and prompt tokens go: after_image (Fig. 2 of the paper) or in_text (its A.1).
     """
 
     backbone: Backbone | None = None
+    start: str | None = None
     pixel_encoder: Part | None = None
     prompt_encoder: Part | None = None
     head: Part | None = None
