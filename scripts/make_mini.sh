@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Train openvla-mini again, from nothing to the folder that ships. Takes hours on 2 cores.
+#
+#   scripts/make_mini.sh [WORK] [OUT]      WORK: out/mini    OUT: the plugin's weights folder
+#
+# Each step leaves a folder in WORK; a step whose folder is there is not done again, and training goes on where it was.
+# The environment variables change the size, to try the chain: EPISODES, SCENES, WARM_STEPS, GROUND_STEPS, TRAIN.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+WORK=${1:-out/mini}
+OUT=${2:-plugins/openvla_mini/pixelvla_openvla_mini/weights}
+BIN=.venv/bin
+MINI=scripts/mini
+export MUJOCO_GL=${MUJOCO_GL:-egl}
+mkdir -p "$WORK"
+
+record() { # NAME SEED: pick and move near twice as often as the drawer's two tasks
+    [ -d "$WORK/$1" ] || $BIN/pixelvla record "$WORK/$1" --episodes "${EPISODES:-1300}" --seed "$2" --noise 0.4 \
+        --workers 1 --task pick --task move_near --task pick --task move_near --task open_drawer --task close_drawer
+}
+step() { # TARGET PART COMMAND...: the command writes PART, which is named TARGET when it is whole
+    local target="$WORK/$1" part="$WORK/$2"
+    shift 2
+    [ -e "$target" ] && return
+    rm -rf "$part"
+    "$@"
+    mv "$part" "$target"
+}
+
+record first 100000 &
+FIRST=$!
+record second 110000
+wait $FIRST
+step data part $BIN/python $MINI/merge.py "$WORK/part" "$WORK/first" "$WORK/second"
+step start part $BIN/python $MINI/start.py "$WORK/data" "$WORK/part"
+step pictures.npz part.npz $BIN/python $MINI/pictures.py "$WORK/part.npz" --scenes "${SCENES:-5000}"
+step warm part $BIN/python $MINI/warm_up.py "$WORK/start" "$WORK/pictures.npz" "$WORK/part" \
+    --steps "${WARM_STEPS:-1200}"
+step ground part $BIN/python $MINI/ground.py "$WORK/warm" "$WORK/pictures.npz" "$WORK/part" \
+    --steps "${GROUND_STEPS:-1200}"
+# shellcheck disable=SC2086 - TRAIN holds several overrides
+$BIN/pixelvla train mini/pretrain_openvla backbone.weights="$WORK/ground" data.options.root="$WORK/data" ${TRAIN:-} \
+    --out "$WORK/run" --resume
+$BIN/python $MINI/export.py "$WORK/run" "$OUT"

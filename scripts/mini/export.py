@@ -1,0 +1,103 @@
+"""Write the trained openvla-mini as the folder that ships.
+
+    python scripts/mini/export.py RUN OUT [--command TEXT] [--metric NAME=VALUE]...
+
+RUN is what `pixelvla train mini/pretrain_openvla` made. OUT gets OpenVLA's official layout in bfloat16, with the
+action statistics of the demonstrations under the key "tabletop", the tokenizer, and provenance.json: how these very
+weights came to be, with the sha256 of model.safetensors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from pixelvla_openvla import OpenVLA
+
+from pixelvla_core.checkpoint import Loaded, load
+from pixelvla_core.contract import ActionContract
+from pixelvla_core.errors import CheckpointError
+from pixelvla_core.files import sha256, write_json
+from pixelvla_core.recipe.construct import to_plain
+
+KEY = "tabletop"
+VERSIONS = ("pixelvla", "pixelvla-openvla", "pixelvla-tabletop", "torch", "transformers", "timm", "mujoco", "numpy")
+COMMAND = "make mini"
+
+
+def export(run: Path, out: Path, command: str = COMMAND, measured: dict[str, float] | None = None) -> None:
+    """Write the base inside a run's newest checkpoint.
+
+    Args:
+        measured: What else is known of these weights, such as success rates.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, has LoRA, or its actions are not scaled as OpenVLA's.
+    """
+    loaded = load(run)
+    base, contract = loaded.model.backbone.module, loaded.model.contract
+    _check(loaded, base, contract)
+    base.norm_stats = {KEY: {"action": {**contract.statistics.to_json(), "mask": list(contract.mask)}}}
+    base.save_pretrained(out, dtype=torch.bfloat16)
+    write_json(out / "provenance.json", provenance(loaded, contract, out, command, measured or {}))
+
+
+def provenance(
+    loaded: Loaded, contract: ActionContract, out: Path, command: str, measured: dict[str, float]
+) -> dict[str, Any]:
+    """Return how the weights in a folder came to be; no path of this machine is in it."""
+    stages = {name: loaded.recipe.stages[name] for name in loaded.manifest.stages}
+    return {
+        "command": command,
+        "seed": next(iter(stages.values())).seed,
+        "sha256": sha256(out / "model.safetensors"),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
+        "metrics": {**_last_metrics(loaded.folder), **measured},
+        "steps": loaded.manifest.step,
+        "stages": to_plain(stages),
+        "data": {"fingerprint": contract.fingerprint, "fps": contract.fps, "camera": contract.camera},
+    }
+
+
+def _check(loaded: Loaded, base: object, contract: ActionContract | None) -> None:
+    if not isinstance(base, OpenVLA) or contract is None or not loaded.manifest.stages:
+        raise CheckpointError(f"{loaded.folder} is no finished pretraining of an OpenVLA on demonstrations.")
+    if loaded.manifest.lora:
+        raise CheckpointError(
+            f"{loaded.folder} has LoRA beside the base, which this folder would lack. Merge it first."
+        )
+    if contract.rule != "q99":
+        raise CheckpointError(f"{loaded.folder} scales actions by {contract.rule!r}; OpenVLA's layout knows only q99.")
+
+
+def _last_metrics(checkpoint: Path) -> dict[str, float]:
+    """The training's last report; times and memory are left out, because they are of the machine."""
+    log = checkpoint.parents[1] / "metrics.jsonl"
+    last = json.loads(log.read_text(encoding="utf-8").splitlines()[-1]) if log.is_file() else {}
+    return {key: last[key] for key in ("loss", "grad_norm") if key in last}
+
+
+def _measured(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    return name, float(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--command", default=COMMAND, help="what made RUN")
+    parser.add_argument("--metric", type=_measured, action="append", default=[], help="NAME=VALUE, as often as needed")
+    args = parser.parse_args()
+    export(args.run, args.out, args.command, dict(args.metric))
+    size = sum(file.stat().st_size for file in args.out.iterdir())
+    print(f"{args.out}: {size / 1e6:.2f} MB, sha256 of the weights {sha256(args.out / 'model.safetensors')}")
+
+
+if __name__ == "__main__":
+    main()
