@@ -1,17 +1,12 @@
-"""Names under which Gymnasium knows the tabletop.
+"""The tabletop under Gymnasium's name; importing this module registers it.
 
-Gymnasium finds `register_envs` through the entry point group ``gymnasium.envs``, so that
-``gym.make("pixelvla/Tabletop-v0")`` works without importing this package first, and importing this package stays cheap.
+Gymnasium imports a module named before a colon: ``gym.make("pixelvla_tabletop.gym_ids:pixelvla/Tabletop-v0")``. The
+package itself does not register anything, so that listing its parts needs no Gymnasium.
 """
 
-from __future__ import annotations
+import gymnasium as gym
 
 ID = "pixelvla/Tabletop-v0"
 
-
-def register_envs() -> None:
-    """Register `ID`; calling it again does nothing. The environment counts its own steps, so it gets no TimeLimit."""
-    import gymnasium as gym
-
-    if ID not in gym.registry:
-        gym.register(id=ID, entry_point="pixelvla_tabletop.env:TabletopEnv", order_enforce=True)
+# The environment counts its own steps, so no TimeLimit is wrapped around it.
+gym.register(id=ID, entry_point="pixelvla_tabletop.env:TabletopEnv")

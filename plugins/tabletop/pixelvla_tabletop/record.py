@@ -129,7 +129,7 @@ def features(image_size: int) -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def _writing(folder: Path, image_size: int) -> Iterator[Callable[[Demonstration], None]]:
-    """Give a function that appends one demonstration to a new dataset and its masks; everything is closed in the end."""
+    """Give a function that appends one demonstration to a new dataset and its masks; close everything in the end."""
     dataset = _create(folder, image_size)
     try:
         with open(_masks_path(folder), "w", encoding="utf-8") as masks:

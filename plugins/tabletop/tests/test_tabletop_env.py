@@ -12,7 +12,6 @@ from gymnasium.utils.env_checker import check_env
 from pixelvla_tabletop import spec
 from pixelvla_tabletop.env import TabletopEnv
 from pixelvla_tabletop.expert import Expert
-from pixelvla_tabletop.gym_ids import ID, register_envs
 from pixelvla_tabletop.suite import build
 
 from pixelvla_core.api import UserError
@@ -29,8 +28,7 @@ def env():
 
 
 def test_gymnasium_accepts_it():
-    register_envs()
-    env = gym.make(ID, task="pick", image_size=64)
+    env = gym.make("pixelvla_tabletop.gym_ids:pixelvla/Tabletop-v0", task="pick", image_size=64)
     check_env(env.unwrapped, skip_render_check=False)
     env.close()
 
