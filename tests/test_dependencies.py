@@ -1,0 +1,58 @@
+"""Every distribution declares what it imports, so that it works where only its own requirements are installed."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECTS = sorted([ROOT, *(file.parent for file in ROOT.glob("*/*/pyproject.toml"))])
+OPTIONAL = {"bitsandbytes"}
+"""What is imported only if the user asks for it, with an error that says what to install."""
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=!~; ]", name.strip())[0]).lower()
+
+
+def declared(project: Path) -> set[str]:
+    """The requirements of a distribution, and those of pixelvla, which every one of ours requires."""
+    listed = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = {canonical(name) for name in [listed["name"], *listed["dependencies"]]}
+    return names if project == ROOT else names | declared(ROOT)
+
+
+def imported(folder: Path) -> set[str]:
+    """Top-level packages that the files of a package import, anywhere in them, but for type checking."""
+    found: set[str] = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                found.add((node.module or "").split(".")[0])
+    return found - set(sys.stdlib_module_names) - OPTIONAL - {folder.name}
+
+
+@pytest.mark.parametrize("project", PROJECTS, ids=lambda path: path.name)
+def test_every_import_is_declared(project: Path) -> None:
+    distributions = packages_distributions()
+    known = declared(project)
+    for package in project.glob("pixelvla_*"):
+        for name in sorted(imported(package)):
+            offers = {canonical(offer) for offer in distributions.get(name, [name])}
+            assert offers & known, f"{package.name} imports {name} ({', '.join(offers)}), which its pyproject lacks"
+
+
+@pytest.mark.parametrize("project", PROJECTS, ids=lambda path: path.name)
+def test_every_part_of_the_workspace_is_licensed_and_described(project: Path) -> None:
+    listed = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert listed["license"] == "Apache-2.0"
+    assert listed["requires-python"] == ">=3.12"
+    assert len(listed["description"]) > 20
