@@ -74,7 +74,7 @@ def to_plain(prompt: Prompt) -> dict[str, Any]:
 
 
 def plain_facts(info: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of an environment's info at reset is a text, a number or a truth value and not in the record anyway."""
+    """Return the texts, numbers and truth values of an environment's info that a record does not hold anyway."""
     plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in info.items()}
     return {key: value for key, value in plain.items() if isinstance(value, str | int | float) and key not in KNOWN}
 

@@ -49,7 +49,7 @@ class Setup:
     tracker: Built
     out: Path
     execute: int | None = None
-    slots: int = 8
+    slots: int = 16
     films: int = 0
 
 
