@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import multiprocessing
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 
 from pixelvla_core.component import Component
-from pixelvla_core.errors import UserError
+from pixelvla_core.contract import ActionContract, Gripper, Statistics
+from pixelvla_core.errors import ContractError, UserError
 from pixelvla_core.evaluate import pool, user
 from pixelvla_core.evaluate.config import HoldConfig, Running
 from pixelvla_core.evaluate.episode import Rollout
+from pixelvla_core.evaluate.fit import check_fit
 from pixelvla_core.evaluate.plan import Plan, _settings, jobs
 from pixelvla_core.evaluate.records import Job, Journal, Record
 from pixelvla_core.evaluate.results import Results, load, merge, paired, save
@@ -100,6 +103,25 @@ def test_a_stopped_evaluation_repeats_nothing(reaching, tmp_path):
     assert outcomes(again) == outcomes(whole)
     assert again.notes["sessions"][-1]["episodes"] == 14
     assert (tmp_path / "episodes.jsonl").read_bytes().splitlines(keepends=True)[:10] == lines[:10]
+
+
+def test_ctrl_c_ends_the_workers_and_keeps_what_is_finished(reaching, tmp_path, monkeypatch):
+    append, plan = Journal.append, make_plan(reaching, tmp_path)
+
+    def interrupted(self, record):
+        append(self, record)
+        if len(self.read()) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "append", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measure(plan, quiet=True)
+    assert multiprocessing.active_children() == []
+    assert not (tmp_path / "results.json").exists()
+    monkeypatch.setattr(Journal, "append", append)
+    results = measure(plan, quiet=True)
+    assert results.notes["sessions"][-1]["episodes"] == len(plan.jobs) - 5
+    assert all(record.success for record in results.records)
 
 
 def test_more_episodes_are_added_to_what_is_there(reaching, tmp_path):
@@ -257,6 +279,29 @@ def test_options_override_the_recipe_and_unknown_ones_are_named():
         _settings(base, {"episode": 3})
     with pytest.raises(UserError, match="prompts is 'dot'"):
         _settings(base, {"prompts": ["dot"]})
+
+
+def contract(**facts):
+    values = {name: (0.0,) * 7 for name in ("q01", "mean")} | {name: (1.0,) * 7 for name in ("q99", "std")}
+    statistics = Statistics(min=(0.0,) * 7, max=(1.0,) * 7, **values)
+    gripper = Gripper(index=6, open=1.0, closed=0.0)
+    given = {"fps": 5.0, "camera": "front", "gripper": gripper, **facts}
+    return ActionContract(names=tuple("abcdefg"), statistics=statistics, mask=(True,) * 7, **given)
+
+
+def test_a_world_whose_actions_mean_something_else_is_refused():
+    facts = {"names": tuple("tuvwxyz"), "fps": 5, "orientation": "upright", "gripper_open": 1.0, "gripper_closed": 0.0}
+    check_fit(contract(), facts)
+    check_fit(contract(fps=0.0, gripper=None), facts)
+    check_fit(contract(), {})
+    with pytest.raises(ContractError, match=r"fps: 10.0 in the checkpoint, 5 in the environment"):
+        check_fit(contract(fps=10.0), facts)
+    with pytest.raises(ContractError, match=r"gripper_open: 1.0 in the checkpoint, -1.0"):
+        check_fit(contract(), {**facts, "gripper_open": -1.0})
+    with pytest.raises(ContractError, match="dimensions: 7 in the checkpoint, 6"):
+        check_fit(contract(), {**facts, "names": tuple("tuvwxy")})
+    with pytest.raises(ContractError, match="carries no action contract"):
+        check_fit(None, facts)
 
 
 def test_unknown_tasks_and_splits_are_named(reaching):

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from pixelvla_core.checkpoint import read_manifest, resolve
+from pixelvla_core.checkpoint.load import read_contract
 from pixelvla_core.errors import UserError, suggest
 from pixelvla_core.evaluate.config import Running
+from pixelvla_core.evaluate.fit import check_fit
 from pixelvla_core.evaluate.policy import load_run
 from pixelvla_core.evaluate.records import Job
 from pixelvla_core.evaluate.workers import Built, Setup
@@ -52,6 +54,8 @@ def prepare(run: Path, out: Path, name: str, registry: Registry, options: Mappin
         known = ", ".join(registry.names("environment")) or "none is installed"
         raise UserError(f"Neither --env nor the run's recipe names an environment. Installed: {known}.")
     environment = _built(registry, "environment", settings.env)
+    suite = environment[0].build(environment[1])
+    check_fit(read_contract(checkpoint), getattr(suite, "contract", {}))
     setup = Setup(
         policy=functools.partial(load_run, checkpoint, running.device),
         environment=environment,
@@ -64,7 +68,7 @@ def prepare(run: Path, out: Path, name: str, registry: Registry, options: Mappin
     )
     return Plan(
         setup=setup,
-        jobs=jobs(settings, environment[0].build(environment[1])),
+        jobs=jobs(settings, suite),
         workers=settings.workers,
         world={"env": _described(registry, "environment", settings.env), "success": "after the last step"},
         method={

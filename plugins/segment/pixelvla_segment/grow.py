@@ -15,7 +15,7 @@ SHADES = (0.2, 2.0)
 """How much darker or lighter than marked a part of the same thing may be."""
 STILL = 0.1
 """Relative growth of a region that counts as none."""
-MOST_COLOURS = 12
+MOST_COLOURS = 6
 
 
 def grow(image: np.ndarray, marks: np.ndarray, lightness: float, largest: float) -> np.ndarray:
