@@ -1,0 +1,68 @@
+"""Eight steps in one forward pass, against eight of the base's own autoregressive actions.
+
+A random OpenVLA with a language model of 150 M parameters, one observation, on the CPU. `chunk` is one prediction of
+the continuous head: 8 steps of 7 values from one pass. `native` is one action of the base: a pass over image and
+prompt, then six single tokens with keys and values kept. Both share the base and are timed in turn within one process;
+the figure is 8 x native / chunk, the median over the rounds. Peak memory is that of a process of its own.
+
+Target: at least 7 times.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from bench import midsize, predictions
+from bench.report import Figure, Report, parser, publish
+
+if TYPE_CHECKING:
+    from pixelvla_openvla.adapter import OpenVLAAdapter
+
+WAYS = {"chunk": ("l1", (midsize.HORIZON, midsize.ACTION_DIM)), "native": ("native", (1, midsize.ACTION_DIM))}
+AT_LEAST = 7.0
+
+
+def predictors(base: OpenVLAAdapter, ways: Iterable[str] = WAYS) -> dict[str, Callable[[], Any]]:
+    """Way -> a call that predicts once; each was tried and gave actions of the right shape."""
+    calls = {}
+    for way in ways:
+        head, shape = WAYS[way]
+        model = midsize.wrapped(base, head=head)
+        batch = model.collate([midsize.sample()], train=False).to(model.device)
+        calls[way] = partial(model.predict, batch)
+        found = tuple(calls[way]().shape[1:])
+        assert found == shape, f"{way} gave actions {found}, not {shape}"
+    return calls
+
+
+def measure(quick: bool) -> Report:
+    found = predictions.measure("bench.chunk", WAYS, quick)
+    chunk, native = found["ways"]["chunk"], found["ways"]["native"]
+    speed = midsize.HORIZON * native["ratio"]
+    figures = [
+        Figure(what="a chunk of 8 steps against 8 native actions", value=speed, unit="x", at_least=AT_LEAST),
+        Figure(what="latency of a chunk of 8 steps", value=1000 * chunk["median_s"], unit="ms"),
+        Figure(what="latency of one native action", value=1000 * native["median_s"], unit="ms"),
+    ]
+    figures += [
+        Figure(what=f"peak memory of a prediction: {way}", value=value, unit="MiB")
+        for way, value in found["peak_mib"].items()
+    ]
+    return Report(figures=figures, details=found)
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--way", choices=[predictions.COMPARE, *WAYS], help="measure this in this process")
+    args = arguments.parse_args()
+    if args.way:
+        print(json.dumps(predictions.in_this_process(args.way, predictors, WAYS, "chunk", args.quick)))
+    else:
+        publish(measure(args.quick), args.json)
+
+
+if __name__ == "__main__":
+    main()

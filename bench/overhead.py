@@ -1,0 +1,91 @@
+"""What pixel awareness adds to a prediction: prompt encoder, pixel encoder and the tokens that they insert.
+
+A random OpenVLA with a language model of 150 M parameters predicts a chunk of actions from one observation on the CPU:
+plainly, without our encoders (`plain`), and with them, the object's mask and a prompt of each kind. All share the base
+and the head and are timed in turn within one process; a figure is the median of the rounds' ratios. The levels come
+from the base's own vision pass: every tower must have been called once. Peak memory is that of a process of its own.
+
+Target: each kind of prompt adds at most 3 %.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from bench import midsize, predictions
+from bench.report import Figure, Report, parser, publish
+
+if TYPE_CHECKING:
+    from pixelvla_openvla.adapter import OpenVLAAdapter
+
+CASES = {
+    "plain": (),
+    "point": ("point",),
+    "line": ("line",),
+    "box": ("box",),
+    "mask": ("mask",),
+    "all four": ("point", "line", "box", "mask"),
+}
+AT_MOST = 3.0
+
+
+def predictors(base: OpenVLAAdapter, cases: Iterable[str] = CASES) -> dict[str, Callable[[], object]]:
+    """Name of the case -> a call that predicts once; each was tried, with the calls of the vision towers counted."""
+    head = midsize.wrapped(base).head
+    calls = {}
+    for case in cases:
+        model = midsize.wrapped(base, encoders=case != "plain")
+        model.head = head
+        batch = model.collate([midsize.sample(CASES[case])], train=False).to(model.device)
+        calls[case] = partial(model.predict, batch)
+        with counted(base.module) as counts:
+            calls[case]()
+        assert counts == [1, 1], f"{case}: the vision towers were called {counts} times, not once each"
+    return calls
+
+
+@contextmanager
+def counted(base: Any) -> Iterator[list[int]]:
+    """Count how often each vision tower reads an image."""
+    towers = base.vision_backbone.towers
+    counts = [0] * len(towers)
+
+    def count(i: int, *_: Any) -> None:
+        counts[i] += 1
+
+    hooks = [tower.patch_embed.register_forward_hook(partial(count, i)) for i, tower in enumerate(towers)]
+    yield counts
+    for hook in hooks:
+        hook.remove()
+
+
+def measure(quick: bool) -> Report:
+    found = predictions.measure("bench.overhead", ("plain", "all four"), quick)
+    added = {case: 100 * (found["ways"][case]["ratio"] - 1) for case in CASES if case != "plain"}
+    figures = [
+        Figure(what=f"time that a mask and a prompt add: {case}", value=value, unit="%", at_most=AT_MOST)
+        for case, value in added.items()
+    ]
+    figures += [
+        Figure(what=f"peak memory of a prediction: {case}", value=value, unit="MiB")
+        for case, value in found["peak_mib"].items()
+    ]
+    return Report(figures=figures, details=found)
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--way", choices=[predictions.COMPARE, *CASES], help="measure this in this process")
+    args = arguments.parse_args()
+    if args.way:
+        print(json.dumps(predictions.in_this_process(args.way, predictors, CASES, "plain", args.quick)))
+    else:
+        publish(measure(args.quick), args.json)
+
+
+if __name__ == "__main__":
+    main()
