@@ -21,7 +21,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 SPECIAL = ("<unk>", "<s>", "</s>", "<empty>")
 """Ids 0 to 3; <empty> plays the part of Llama's lone space before the action ids."""
 
-TEXT_IDS, ACTION_IDS, PADDING_IDS = 192, 256, 64
+TEXT_IDS, ACTION_IDS, PADDING_IDS = 128, 64, 64
+EXTRA = {",", "refer", "this", "object", "where", "is"}
+"""Words that pixelvla or the grounding stage put around instructions."""
+
 VOCABULARY = TEXT_IDS + ACTION_IDS
 """As in OpenVLA, the last ids below the padding are actions."""
 
@@ -54,10 +57,7 @@ ARCHITECTURE = {
 def words_of(instructions: list[str]) -> list[str]:
     """Every word and punctuation mark of the prompts around these instructions, sorted."""
     texts = [prompt_text(instruction)[0] for instruction in instructions]
-    return sorted(
-        {word for text in texts for word in re.findall(r"\w+|[^\w\s]+", text.lower())}
-        | {",", "refer", "this", "object"}
-    )
+    return sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]+", text.lower())} | EXTRA)
 
 
 def build_tokenizer(instructions: list[str]) -> Tokenizer:
