@@ -94,7 +94,7 @@ def test_a_finished_cache_is_only_read() -> None:
     model, recipe, settings = make("cat", "stages.cat.cache=features")
     assert "Caching" in opened(model, recipe, settings)[1]
     said = opened(model, recipe, settings)[1]
-    assert "there already" in said
+    assert "0.00 GiB are to be written" in said
     assert "Caching" not in said
 
 
@@ -106,7 +106,8 @@ def test_a_damaged_row_is_made_again_to_the_bit(kind: str) -> None:
     before = path.read_bytes()
     damaged = bytearray(before)
     damaged[len(damaged) // 2] ^= 4
-    path.write_bytes(damaged)
+    with path.open("r+b") as file:
+        file.write(damaged)
     assert "1 of 4 batches" in opened(model, recipe, settings)[1]
     assert path.read_bytes() == before
 
@@ -165,12 +166,12 @@ def test_what_changes_is_not_cached(stage: str, overrides: list[str], words: str
         opened(*make(stage, *overrides))
 
 
-def test_too_small_a_disk_is_refused_before_anything_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_small_a_disk_is_refused_before_a_row_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, recipe, settings = make("cat", "stages.cat.cache=features")
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(UserError, match="PIXELVLA_CACHE"):
         opened(model, recipe, settings)
-    assert not list(folder.rglob(ROWS))
+    assert all(path.stat().st_blocks == 0 for path in folder.rglob(ROWS))
 
 
 @settings(max_examples=20, deadline=None)
@@ -191,6 +192,6 @@ def test_store_gives_back_what_it_was_given(shapes: list, dtype: torch.dtype, se
         store.write(rows, tensors)
         store.flush()
         again = Store(Path(folder), layout)
-        assert again.missing().tolist() == [1, 4]
+        assert again.missing(range(6)) == [1, 4]
         for name, tensor in again.read(rows).items():
             assert torch.equal(tensor, tensors[name])

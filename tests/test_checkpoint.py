@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import sys
@@ -105,6 +106,16 @@ def test_manifest_says_what_the_model_is_made_of(saved) -> None:
 
 def test_nothing_is_pickled(saved) -> None:
     assert {file.suffix for file in saved[0].iterdir()} == {".json", ".yaml", ".safetensors"}
+
+
+def test_files_can_be_read_by_whom_the_umask_lets(base: Path, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        model, recipe = make(base)
+        checkpoint.save(tmp_path / "c", model, recipe, checkpoint.describe(model, recipe, REGISTRY))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "c" / "delta.safetensors").stat().st_mode & 0o777 == 0o640
 
 
 def test_trained_groups_of_the_base_are_stored(base: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         # safetensors wraps the system's error; give back its number, so that a full disk is known as one.
         found = _OS_ERROR.search(str(error))
         raise (OSError(int(found[1]), str(error)) if found else error) from error
+    path.chmod(0o666 & ~_umask())  # safetensors writes files that only their owner can read
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -98,17 +98,16 @@ def check_allowed(model: PixelVLA, stage: Stage) -> None:
 
 
 class _Chunks(TorchDataset):
-    """Collated batches of consecutive samples, for workers."""
+    """Collated batches of samples, for workers."""
 
-    def __init__(self, model: PixelVLA, dataset: Dataset, stage: Stage, starts: list[int]) -> None:
-        self.model, self.dataset, self.stage, self.starts = model, dataset, stage, starts
+    def __init__(self, model: PixelVLA, dataset: Dataset, stage: Stage, chunks: list[np.ndarray]) -> None:
+        self.model, self.dataset, self.stage, self.chunks = model, dataset, stage, chunks
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return len(self.chunks)
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, Batch] | UserError:
-        start = self.starts[number]
-        rows = np.arange(start, min(start + self.stage.batch_size, len(self.dataset)))
+        rows = self.chunks[number]
         try:
             return rows, self.model.collate([self._sample(int(row)) for row in rows], train=False)
         except UserError as error:
@@ -144,9 +143,11 @@ def open_cache(
     folder = cache_dir() / stage.cache / fingerprint(stage.cache, model, recipe, stage, dataset)[:24]
     builder = _Builder(model, dataset, stage)
     layout = builder.layout()
-    _check_disk(folder, layout, say)
+    free = shutil.disk_usage(existing(folder)).free
     store = Store(folder, layout)
-    builder.fill(store, say, go_on)
+    missing = store.missing(range(layout.rows))
+    _check_disk(folder, layout, len(missing), free, say)
+    builder.fill(store, missing, say, go_on)
     return Cache(stage.cache, store, model.backbone.spec.cameras)
 
 
@@ -158,33 +159,34 @@ class _Builder:
     def layout(self) -> Layout:
         """Find the size of a row; for ``hidden`` the longest prefix of the dataset decides."""
         if self.stage.cache == "hidden":
-            starts = self._kinds_of_text()
-            self.longest = max(int(self._past(batch).valid_BS.sum(1).max()) for _, batch in self._batches(starts, 1))
-        _, batch = next(self._batches([0], 1))
+            kinds = [np.array([row]) for row in self._kinds_of_text()]
+            self.longest = max(int(self._past(batch).valid_BS.sum(1).max()) for _, batch in self._batches(kinds))
+        _, batch = next(self._batches([np.array([0])]))
         example = {name: tensor[0] for name, tensor in self._compute(batch).items()}
         return Layout.of(example, len(self.dataset))
 
-    def fill(self, store: Store, say: Callable[[str], None], go_on: Callable[[], None]) -> None:
-        """Compute the rows that miss, in chunks with fixed borders, so that a row never depends on its neighbours."""
-        size = self.stage.batch_size
-        starts = sorted({int(row) // size * size for row in store.missing()})
-        if not starts:
+    def fill(self, store: Store, missing: list[int], say: Callable[[str], None], go_on: Callable[[], None]) -> None:
+        """Compute the rows that miss, in batches with fixed borders: what a row holds never depends on what misses."""
+        size, total = self.stage.batch_size, len(self.dataset)
+        chunks = [np.arange(start, min(start + size, total)) for start in range(0, total, size)]
+        todo = [chunk for chunk in chunks if np.isin(chunk, missing).any()]
+        if not todo:
             return
-        say(f"Caching {self.stage.cache}: {len(starts)} of {-(-len(self.dataset) // size)} batches are to be made.")
+        say(f"Caching {self.stage.cache}: {len(todo)} of {len(chunks)} batches are to be made.")
         said = time.monotonic()
-        for done, (rows, batch) in enumerate(self._batches(starts, size), 1):
+        for done, (rows, batch) in enumerate(self._batches(todo), 1):
             go_on()
             store.write(rows, self._compute(batch))
             if time.monotonic() - said > SAY_EVERY:
                 said = time.monotonic()
-                say(f"  {done} of {len(starts)}")
+                say(f"  {done} of {len(todo)}")
         store.flush()
 
-    def _batches(self, starts: list[int], size: int) -> Iterator[tuple[np.ndarray, Batch]]:
+    def _batches(self, rows: list[np.ndarray]) -> Iterator[tuple[np.ndarray, Batch]]:
         from pixelvla_core.train.loader import loader_options
 
-        chunks = _Chunks(self.model, self.dataset, replace(self.stage, batch_size=size), starts)
-        for item in DataLoader(chunks, **loader_options(len(starts))):
+        chunks = _Chunks(self.model, self.dataset, self.stage, rows)
+        for item in DataLoader(chunks, **loader_options(len(rows))):
             if isinstance(item, UserError):
                 raise item
             yield item
@@ -227,22 +229,25 @@ class _Builder:
         return {"layers": torch.nn.functional.pad(taken, padding), LENGTH: past.length_B}
 
 
-def _check_disk(folder: Path, layout: Layout, say: Callable[[str], None]) -> None:
+def existing(path: Path) -> Path:
+    """The nearest folder above a path that exists."""
+    return path if path.is_dir() else existing(path.parent)
+
+
+def _check_disk(folder: Path, layout: Layout, missing: int, free: int, say: Callable[[str], None]) -> None:
     """Print what the cache takes, and refuse what does not fit.
 
     Raises:
         UserError: there is too little space.
     """
-    there = folder.is_dir()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    free, need = shutil.disk_usage(folder.parent).free, 0 if there else layout.total_bytes
     gib = 2**30
+    need = missing * layout.row_bytes
     say(
-        f"Cache: {layout.rows} samples x {layout.row_bytes / 2**20:.3f} MiB = {layout.total_bytes / gib:.2f} GiB in "
-        f"{folder}{' (there already)' if there else ''}; {free / gib:.1f} GiB are free."
+        f"Cache of {layout.rows} samples, {layout.row_bytes / 2**20:.3f} MiB each, in {folder}: {need / gib:.2f} GiB "
+        f"are to be written, {free / gib:.1f} GiB are free."
     )
     if need > 0.95 * free:
         raise UserError(
-            f"The cache needs {need / gib:.2f} GiB, but only {free / gib:.2f} GiB are free at {folder.parent}. Free "
-            "some space, point PIXELVLA_CACHE to a larger disk, or set the stage's cache to none."
+            f"The cache needs {need / gib:.2f} GiB, but only {free / gib:.2f} GiB are free at {folder}. Free some "
+            "space, point PIXELVLA_CACHE to a larger disk, or set the stage's cache to none."
         )

@@ -37,6 +37,17 @@ KEEP = 2
 """Checkpoints that are kept beside those at the ends of stages."""
 
 
+Sums = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins: a position, and the checkpoint it comes from (None at the very beginning)."""
+
+    position: Position
+    folder: Path | None = None
+
+
 @dataclass
 class Job:
     """What all stages of a run share."""
@@ -75,8 +86,9 @@ class Job:
         return sorted({*self.inherited, *found} & set(BASE_GROUPS))
 
 
-def run_stage(job: Job, index: int, step: int, folder: Path | None, interrupt: Interrupt) -> None:
-    """Train the stage at ``index`` from ``step`` on, with the optimizer's memory in ``folder`` if there is one."""
+def run_stage(job: Job, index: int, start: Start | None, interrupt: Interrupt) -> None:
+    """Train the stage at ``index``, from its beginning or from where a checkpoint stands."""
+    step = start.position.step if start else 0
     name, stage = job.recipe.run[index], job.stage(index)
     table = freeze.apply(job.model, stage.train)
     _announce(job, name, stage, table)
@@ -85,12 +97,12 @@ def run_stage(job: Job, index: int, step: int, folder: Path | None, interrupt: I
         checkpoint_gradients(job.model.base)
     accelerator, order = job.accelerator, Order(len(job.dataset), stage.seed, name)
     job.model.to(accelerator.device)
-    cache = _cache(job, stage, interrupt)
+    cache = _cache(job, stage, order, interrupt)
     objective = Objective(job.model, stage)
     prepared, optimizer = accelerator.prepare(objective, make_optimizer(objective, stage))
     bare = accelerator.unwrap_model(prepared)
-    if folder is not None and step:
-        restore_optimizer(bare, optimizer.optimizer, folder)
+    if start is not None and step:
+        restore_optimizer(bare, optimizer.optimizer, start.folder)
     loop = Loop(
         name=name,
         stage=stage,
@@ -103,6 +115,7 @@ def run_stage(job: Job, index: int, step: int, folder: Path | None, interrupt: I
         save=partial(_save, job, index, bare, optimizer.optimizer),
         advance=job.progress.advance,
         step=step,
+        sums=start.position.sums if start else (0.0, 0.0, 0.0),
     )
     source = Source(
         data=job.dataset,
@@ -117,9 +130,13 @@ def run_stage(job: Job, index: int, step: int, folder: Path | None, interrupt: I
     loop.run(batches(source, range(step * stage.grad_accum, stage.steps * stage.grad_accum)))
 
 
-def _cache(job: Job, stage: Stage, interrupt: Interrupt) -> Cache | None:
+def _cache(job: Job, stage: Stage, order: Order, interrupt: Interrupt) -> Cache | None:
     """Open the stage's cache; the main process makes it, the others then find it."""
+    total = stage.steps * stage.grad_accum * stage.batch_size * job.accelerator.num_processes
     if stage.cache == "none":
+        return None
+    if total <= order.length:
+        job.progress.say(f"Nothing is cached: the stage sees {total} of {order.length} samples, each of them once.")
         return None
 
     def go_on() -> None:
@@ -149,13 +166,13 @@ def _report(job: Job, name: str, step: int, values: dict[str, float]) -> None:
         job.accelerator.log(scalars(metrics, name), step=job.progress.step)
 
 
-def _save(job: Job, index: int, bare: Objective, optimizer: torch.optim.Optimizer, step: int) -> None:
+def _save(job: Job, index: int, bare: Objective, optimizer: torch.optim.Optimizer, step: int, sums: Sums) -> None:
     """Save a checkpoint, at the end of a stage with its optimizer too, so that steps can be added."""
     end = step == job.stage(index).steps
     state = {name: whole(tensor) for name, tensor in bare.model.state_dict().items()}
     moments = optimizer_tensors(bare, optimizer)
     accelerator = job.accelerator
-    position = Position(index, step, job.dataset.fingerprint, accelerator.num_processes)
+    position = Position(index, step, job.dataset.fingerprint, accelerator.num_processes, sums)
     if accelerator.is_main_process:
         total = job.before(index) + step
         folder = step_folder(job.out, total)

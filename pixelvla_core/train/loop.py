@@ -36,9 +36,11 @@ class Loop:
 
     Attributes:
         objective: The stage's loss, as Accelerate prepared it.
-        report: Called with (step, values) every ``log_every`` steps. save: called with the steps done.
+        report: Called with (step, values) every ``log_every`` steps. save: called with the steps done and
+            ``sums``.
         advance: Called after every step with the samples it took.
         step: Optimizer steps done.
+        sums: Of the losses and gradient norms since the last report, and their number.
     """
 
     name: str
@@ -49,11 +51,11 @@ class Loop:
     order: Order
     interrupt: Interrupt
     report: Callable[[int, dict[str, float]], None]
-    save: Callable[[int], None]
+    save: Callable[[int, tuple[float, float, float]], None]
     advance: Callable[[int], None]
     step: int = 0
+    sums: tuple[float, float, float] = (0.0, 0.0, 0.0)
     _seen: list[tuple[int, Tensor]] = field(default_factory=list)
-    _sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
 
     def run(self, items: Iterator[Item]) -> None:
         """Work through the stage.
@@ -110,7 +112,7 @@ class Loop:
                     "grad_clip, add warmup_steps, or check the data (`pixelvla data lint`); then train "
                     "again with another --out."
                 )
-            self._sums = [total + value for total, value in zip(self._sums, (loss, norm, 1.0), strict=True)]
+            self.sums = (self.sums[0] + loss, self.sums[1] + norm, self.sums[2] + 1)
 
     def _finish_step(self) -> None:
         end = self.step == self.stage.steps
@@ -120,13 +122,13 @@ class Loop:
         stop = self._stop_asked()
         if stop or end or self.step % self.stage.save_every == 0:
             self._look()
-            self.save(self.step)
+            self.save(self.step, self.sums)
         if stop and not end:
             raise Interrupted
 
     def _report(self) -> None:
-        loss, norm, count = self._sums
-        self._sums = [0.0, 0.0, 0.0]
+        loss, norm, count = self.sums
+        self.sums = (0.0, 0.0, 0.0)
         rate = learning_rate(self.stage, self.step - 1)
         self.report(self.step, {"loss": loss / max(count, 1), "lr": rate, "grad_norm": norm / max(count, 1)})
 

@@ -36,7 +36,7 @@ class Order:
         self.length = length
         self._key = (seed, zlib.crc32(stage.encode()))
         self._epoch = -1
-        self._permutation = np.empty(0, dtype=np.int64)
+        self._permutation: np.ndarray = np.empty(0, dtype=np.int64)
 
     def positions(self, slot: Slot, batch_size: int) -> range:
         """Positions in the endless stream of samples that one forward pass takes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from pixelvla_core.plugins import PluginManager, Registry
 from pixelvla_core.recipe import Recipe, configure, load_recipe, save_recipe
 from pixelvla_core.train.changes import check_unchanged
 from pixelvla_core.train.interrupt import Interrupt
-from pixelvla_core.train.job import Job, run_stage
+from pixelvla_core.train.job import Job, Start, run_stage
 from pixelvla_core.train.loop import Interrupted
 from pixelvla_core.train.progress import Progress
 from pixelvla_core.train.state import Position, read_position
@@ -32,14 +32,6 @@ from pixelvla_core.train.trackers import check_trackers
 if TYPE_CHECKING:
     from pixelvla_core.data.dataset import Dataset
     from pixelvla_core.model.pixelvla import PixelVLA
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where a run begins: a position, and the checkpoint it comes from (None at the very beginning)."""
-
-    position: Position
-    folder: Path | None = None
 
 
 def train(recipe: Recipe, out: Path, resume: bool = False, registry: Registry | None = None) -> Path:
@@ -100,8 +92,7 @@ def _run_stages(job: Job, start: Start) -> Path:
     with Interrupt() as interrupt, job.progress:
         try:
             for index in range(start.position.stage, len(job.recipe.run)):
-                begin = start if index == start.position.stage else None
-                run_stage(job, index, begin.position.step if begin else 0, begin and begin.folder, interrupt)
+                run_stage(job, index, start if index == start.position.stage else None, interrupt)
         except Interrupted:
             if job.accelerator.is_main_process:
                 saved = f"saved in {job.last()}" if checkpoints(job.out) else "there was nothing to save yet"
@@ -149,7 +140,7 @@ def _start(recipe: Recipe, out: Path, data: str, world: int, registry: Registry)
     position = read_position(folder)
     check_unchanged(load_recipe(folder / RECIPE, registry=registry), recipe, position, fresh.position, folder)
     if position.stage < len(recipe.run) and position.step >= recipe.stages[recipe.run[position.stage]].steps:
-        position = replace(position, stage=position.stage + 1, step=0)
+        position = replace(fresh.position, stage=position.stage + 1)
     return Start(position, folder)
 
 

@@ -30,12 +30,14 @@ class Position:
     Attributes:
         stage: Index into the recipe's ``run``. step: optimizer steps done in that stage.
         data: The dataset's fingerprint. world: number of processes.
+        sums: What the next report has so far: sum of losses, of gradient norms, and their number.
     """
 
     stage: int
     step: int
     data: str
     world: int
+    sums: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 def write_state(folder: Path, position: Position, optimizer: Mapping[str, Tensor]) -> None:

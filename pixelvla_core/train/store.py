@@ -1,7 +1,7 @@
-"""Rows of tensors in one memory-mapped file, written in any order, each with its own checksum.
+"""Rows of tensors in one file, written in any order and read through a memory map, each with its own checksum.
 
 A row counts once its checksum is in place, so a build that was killed goes on where it stopped, and a row that was
-damaged since is found and made again.
+damaged since is found and made again. The file is sparse: rows that nobody writes take no space.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,11 +41,6 @@ class Layout:
         """Size of one row."""
         return sum(math.prod(shape) * getattr(torch, dtype).itemsize for shape, dtype in self.tensors.values())
 
-    @property
-    def total_bytes(self) -> int:
-        """Size of all rows."""
-        return self.row_bytes * self.rows
-
 
 class Store:
     """Opens a store, or makes a new one if there is none of this layout.
@@ -59,19 +54,24 @@ class Store:
         self.folder, self.layout = folder, layout
         if not self._same_layout():
             self._create()
-        self._rows = np.memmap(folder / ROWS, np.uint8, "r+", shape=(layout.rows, layout.row_bytes))
-        self._checks = np.memmap(folder / CHECKS, np.uint32, "r+", shape=(layout.rows,))
+        self._rows = np.memmap(folder / ROWS, np.uint8, "r", shape=(layout.rows, layout.row_bytes))
+        self._checks = np.memmap(folder / CHECKS, np.uint32, "r", shape=(layout.rows,))
 
-    def missing(self) -> np.ndarray:
-        """Rows that are not there or do not match their checksum; reads the whole store once."""
-        return np.array([i for i in range(self.layout.rows) if self._checks[i] != self._check(i)], dtype=np.int64)
+    def missing(self, rows: Iterable[int]) -> list[int]:
+        """Those of the rows that are not there or do not match their checksum; reads the others once."""
+        return [row for row in rows if not self._checks[row] or self._checks[row] != _check(self._rows[row])]
 
     def write(self, rows: np.ndarray, tensors: Mapping[str, Tensor]) -> None:
-        """Write a batch, float[B, ...] by name, to the rows with these numbers."""
+        """Write a batch, [B, ...] by name, to the rows with these numbers.
+
+        Raises:
+            OSError: the disk is full; a write through the map would kill the process instead.
+        """
         parts = [_bytes(tensors[name]).reshape(len(rows), -1) for name in self.layout.tensors]
-        self._rows[rows] = np.concatenate(parts, 1)
-        for row in rows:
-            self._checks[row] = self._check(row)
+        with (self.folder / ROWS).open("r+b") as file, (self.folder / CHECKS).open("r+b") as checks:
+            for row, content in zip(rows.tolist(), np.concatenate(parts, 1), strict=True):
+                os.pwrite(file.fileno(), content, row * self.layout.row_bytes)
+                os.pwrite(checks.fileno(), np.uint32(_check(content)).tobytes(), 4 * row)
 
     def read(self, rows: np.ndarray) -> dict[str, Tensor]:
         """Read rows as a batch, [B, ...] by name."""
@@ -84,18 +84,17 @@ class Store:
         return found
 
     def flush(self) -> None:
-        """Write everything to the disk, rows before their checksums."""
-        self._rows.flush()
-        self._checks.flush()
-
-    def _check(self, row: int) -> int:
-        # Zero stands for "not there", so no checksum may be zero.
-        return zlib.crc32(self._rows[row]) or 1
+        """Wait until everything is on the disk."""
+        for name in (ROWS, CHECKS):
+            with (self.folder / name).open("r+b") as file:
+                os.fsync(file.fileno())
 
     def _same_layout(self) -> bool:
         path = self.folder / LAYOUT
-        sizes = {ROWS: self.layout.total_bytes, CHECKS: 4 * self.layout.rows}
-        whole = all((self.folder / n).is_file() and (self.folder / n).stat().st_size == s for n, s in sizes.items())
+        whole = all(
+            (self.folder / name).is_file() and (self.folder / name).stat().st_size == size
+            for name, size in self._sizes()
+        )
         try:
             return whole and json.loads(path.read_text(encoding="utf-8")) == self._description()
         except (OSError, ValueError):
@@ -105,14 +104,21 @@ class Store:
         tensors = {name: [list(shape), dtype] for name, (shape, dtype) in self.layout.tensors.items()}
         return {"rows": self.layout.rows, "tensors": tensors, "order": list(tensors)}
 
+    def _sizes(self) -> list[tuple[str, int]]:
+        return [(CHECKS, 4 * self.layout.rows), (ROWS, self.layout.rows * self.layout.row_bytes)]
+
     def _create(self) -> None:
-        """Reserve the space at once: on a full disk a memory map would kill the process later."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name, size in ((CHECKS, 4 * self.layout.rows), (ROWS, self.layout.total_bytes)):
+        for name, size in self._sizes():
             (self.folder / name).unlink(missing_ok=True)
             with (self.folder / name).open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size)
+                file.truncate(size)
         write_json(self.folder / LAYOUT, self._description())
+
+
+def _check(content: np.ndarray) -> int:
+    """The checksum of a row; zero stands for "not there", so none may be zero."""
+    return zlib.crc32(content) or 1
 
 
 def _bytes(tensor: Tensor) -> np.ndarray:
