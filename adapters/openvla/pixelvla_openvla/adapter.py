@@ -33,7 +33,7 @@ def build(
     """Load a base model and put it behind the seam.
 
     Args:
-        weights: Folder of a checkpoint, hub id, or a name that an installed plugin offers, such as "mini".
+        weights: Folder of a checkpoint, or a hub id.
         dtype: Of the base weights: float32, bfloat16 or float16.
         quantize: "8bit" or "4bit" for the language model's linear layers (bitsandbytes).
 
@@ -122,6 +122,8 @@ class OpenVLAAdapter:
 
     def native_loss(self, prefix: Prefix, batch: Batch) -> Tensor:
         """Cross entropy of the action ids and `</s>` for each row's first action, as in OpenVLA's training."""
+        if batch.actions_BHA is None:
+            raise UserError("The base's own loss needs actions, and this batch has none. Use training samples.")
         ids_BA = self.module.answers(batch.actions_BHA[:, 0].cpu().numpy()).to(prefix.tokens_BSD.device)
         whole = prefix.insert("answer", self.module.embed(ids_BA[:, :-1]), after="")
         hidden_BSD = self.hidden(whole)

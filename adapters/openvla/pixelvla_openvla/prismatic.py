@@ -63,7 +63,7 @@ class Prismatic(nn.Module):
 
         self.config = config
         self.vision_backbone = VisionBackbone(config.towers)
-        llama = LlamaConfig(**config.text, attn_implementation="sdpa")
+        llama = LlamaConfig(**{**config.text, "attn_implementation": "sdpa"})
         self.projector = Projector(self.vision_backbone.width, llama.hidden_size, fused=len(config.towers) == 2)
         self.language_model = LlamaForCausalLM(llama)
 
@@ -124,7 +124,7 @@ class Prismatic(nn.Module):
             past_key_values=cache,
             use_cache=cache is not None,
         )
-        if not keep:
+        if cache is None or not keep:
             return out.last_hidden_state, None
         seen = [prefix.valid_BS] if past is None else [past.valid_BS, prefix.valid_BS]
         layers = tuple((layer.keys, layer.values) for layer in cache.layers)

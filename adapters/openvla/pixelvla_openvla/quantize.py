@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from pixelvla_core.api import UserError
 
+if TYPE_CHECKING:
+    from transformers import LlamaModel
+
 KINDS = ("8bit", "4bit")
 
 
-def quantize_blocks(llama: nn.Module, kind: str) -> None:
+def quantize_blocks(llama: LlamaModel, kind: str) -> None:
     """Replace every linear layer of the Llama's blocks; the weights are packed when the model moves to its device.
 
     Embeddings, norms, lm_head, vision towers and projector keep their type.
@@ -23,7 +27,7 @@ def quantize_blocks(llama: nn.Module, kind: str) -> None:
         raise UserError(f"quantize is {kind!r}; expected {' or '.join(map(repr, KINDS))}, or None.")
     library = _bitsandbytes()
     for block in llama.layers:
-        for part in (block.self_attn, block.mlp):
+        for part in block.children():
             for name, layer in list(part.named_children()):
                 if isinstance(layer, nn.Linear):
                     setattr(part, name, _packed(library, layer, kind))

@@ -7,6 +7,7 @@ Source: Prismatic VLMs (arXiv 2402.07865) and the OpenVLA checkpoints; figures i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,20 +17,23 @@ from pixelvla_core.errors import suggest
 
 from .config import Tower
 
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
 
-def build_tower(tower: Tower) -> nn.Module:
+
+def build_tower(tower: Tower) -> VisionTransformer:
     """Build one tower with random weights.
 
     Raises:
         UserError: timm knows no such model, or the model takes no such argument.
     """
     try:
-        return _described(tower) if tower.timm_id is None else _registered(tower)
+        return _described(tower) if tower.timm_id is None else _registered(tower, tower.timm_id)
     except TypeError as error:
         raise UserError(f"The vision tower {tower} cannot be built: {error}. Correct it in config.json.") from error
 
 
-def _described(tower: Tower) -> nn.Module:
+def _described(tower: Tower) -> VisionTransformer:
     from timm.models.vision_transformer import VisionTransformer
 
     kwargs = {"img_size": tower.image_size, "num_classes": 0, **tower.kwargs}
@@ -38,18 +42,19 @@ def _described(tower: Tower) -> nn.Module:
     return VisionTransformer(**kwargs)
 
 
-def _registered(tower: Tower) -> nn.Module:
+def _registered(tower: Tower, timm_id: str) -> VisionTransformer:
     import timm
 
-    if not timm.is_model(tower.timm_id):
-        name = str(tower.timm_id).split(".")[0]
+    if not timm.is_model(timm_id):
+        name = timm_id.split(".")[0]
         raise UserError(
-            f"timm {timm.__version__} knows no model {tower.timm_id!r}.{suggest(name, timm.list_models())} Register it "
+            f"timm {timm.__version__} knows no model {timm_id!r}.{suggest(name, timm.list_models())} Register it "
             "before loading, or describe it in config.json (`towers`, arguments of timm's VisionTransformer)."
         )
-    return timm.create_model(
-        tower.timm_id, pretrained=False, num_classes=0, img_size=tower.image_size, act_layer=tower.act_layer
+    model: Any = timm.create_model(
+        timm_id, pretrained=False, num_classes=0, img_size=tower.image_size, act_layer=tower.act_layer
     )
+    return model
 
 
 def level_blocks(fractions: Sequence[float], blocks: int) -> list[int]:
@@ -77,7 +82,7 @@ class VisionBackbone(nn.Module):
         self.fused_featurizer = build_tower(towers[1]) if len(towers) == 2 else None
 
     @property
-    def towers(self) -> list[nn.Module]:
+    def towers(self) -> list[VisionTransformer]:
         """The towers in the order of their channels."""
         return [self.featurizer] if self.fused_featurizer is None else [self.featurizer, self.fused_featurizer]
 
@@ -89,7 +94,8 @@ class VisionBackbone(nn.Module):
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        return tuple(self.featurizer.patch_embed.grid_size)
+        rows, columns = self.featurizer.patch_embed.grid_size
+        return rows, columns
 
     @property
     def dtype(self) -> torch.dtype:
@@ -120,10 +126,10 @@ class VisionBackbone(nn.Module):
         return torch.cat([*features, final], dim=-1), level_features
 
 
-def _blocks(tower: nn.Module, pixels_BCHW: Tensor, wanted: Sequence[int]) -> list[Tensor]:
+def _blocks(tower: VisionTransformer, pixels_BCHW: Tensor, wanted: Sequence[int]) -> list[Tensor]:
     """Return the patch tokens after each wanted block (no class or register tokens), in one pass that ends there."""
     order = sorted(set(wanted))
-    found = tower.forward_intermediates(
+    found: Any = tower.forward_intermediates(
         pixels_BCHW, indices=order, norm=False, stop_early=True, output_fmt="NLC", intermediates_only=True
     )
     by_block = dict(zip(order, found, strict=True))

@@ -9,12 +9,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixelvla_core.api import CheckpointError, UserError
-from pixelvla_core.errors import suggest
 from pixelvla_core.files import atomic_folder
 
 if TYPE_CHECKING:
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5 * 1000**3
-NAMED = "pixelvla_openvla.weights"
 WANTED = ["*.json", "*.safetensors", "tokenizer.model"]
 
 
@@ -33,24 +30,16 @@ def official_name(name: str) -> str:
 
 
 def local_folder(source: str | Path, revision: str | None = None) -> Path:
-    """Return a folder as it is, the folder that a plugin offers under that name, or a download from the hub.
-
-    A plugin offers one by an entry point of group `pixelvla_openvla.weights` that points to its path.
+    """Return a folder as it is, or download the hub repository of that id (only what is read here).
 
     Raises:
-        CheckpointError: none of the three exists, or the hub cannot be reached.
+        CheckpointError: there is no such folder, and the hub has no such repository or cannot be reached.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
-    named = {entry.name: entry for entry in entry_points(group=NAMED)}
-    if str(source) in named:
-        return Path(named[str(source)].load())
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-        raise CheckpointError(
-            f"{source} is no folder, no id on the Hugging Face hub, and none of the weights that come with installed "
-            f"plugins ({', '.join(sorted(named)) or 'there are none'}).{suggest(str(source), named)}"
-        )
+        raise CheckpointError(f"{source} is no folder and no id on the Hugging Face hub. Check its spelling.")
     return _download(str(source), revision)
 
 
