@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import gymnasium as gym
 import numpy as np
@@ -55,6 +55,7 @@ class Rollout:
     step_limit: int = 1000
 
     def __post_init__(self) -> None:
+        self._world = cast(Any, self.env.unwrapped)
         self.done = False
         self.steps = self.looks = 0
         self.reached = self.grasped = False
@@ -62,7 +63,7 @@ class Rollout:
         self._lazy = "observe" in inspect.signature(self.env.step).parameters
         with self._clock("env"):
             self.observation, self.info = self.env.reset(seed=self.job.seed)
-            target = self.env.unwrapped.target_mask() if self.job.prompt != "none" else None
+            target = self._world.target_mask() if self.job.prompt != "none" else None
         self.instruction = str(self.info["instruction"])
         self.facts = user.plain_facts(self.info)
         self._mark(target)
@@ -122,19 +123,25 @@ class Rollout:
     def _mark(self, target: np.ndarray | None) -> None:
         """Let the user mark the target, and find the mask of what was marked."""
         self.iou: float | None = None
-        self.prompts = () if target is None else user.give(self.job.prompt, target, user.generator(self.job))
+        self.prompts: tuple[Prompt, ...] = ()
+        if target is not None:
+            self.prompts = user.give(self.job.prompt, target, user.generator(self.job))
         self.shown = self.prompts
-        if not self.prompts:
+        if target is None or not self.prompts:
             return
         image = self.observation["image"]
         with self._clock("segment"):
-            mask = user.mask_given(self.prompts)
-            if mask is None:
-                mask = target if self.segmenter is None else self.segmenter.segment(image, self.prompts)
+            mask = self._segmented(image, target)
         self.iou = overlap(mask, target)
         self._first = self.mask = mask
         with self._clock("track"):
             self.tracker.start(image, mask)
+
+    def _segmented(self, image: np.ndarray, target: np.ndarray) -> np.ndarray:
+        drawn = user.mask_given(self.prompts)
+        if drawn is not None:
+            return drawn
+        return target if self.segmenter is None else self.segmenter.segment(image, self.prompts)
 
     def _step(self, action_A: np.ndarray) -> None:
         step: Any = self.env.step
@@ -146,7 +153,7 @@ class Rollout:
         """The image now; rendered only if the last step left it out."""
         if "image" not in self.observation:
             with self._clock("env"):
-                self.observation = self.env.unwrapped.observe()
+                self.observation = self._world.observe()
         return self.observation["image"]
 
     def _track(self, image: np.ndarray) -> None:

@@ -12,13 +12,12 @@ from pixelvla_core.seam.batch import Sample
 
 
 class Policy(Protocol):
-    """A policy; ``PixelVLA`` is one.
+    """A policy; ``PixelVLA`` is one."""
 
-    Attributes:
-        camera: Name of the camera it looks through.
-    """
-
-    camera: str
+    @property
+    def camera(self) -> str:
+        """Name of the camera it looks through."""
+        ...
 
     def act(self, samples: Sequence[Sample]) -> np.ndarray:
         """Return the next actions for each sample in physical units, float[B, H, A]."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -61,7 +61,7 @@ class Pool:
         self.workers = min(workers, len(jobs))
         self.handles: list[Handle] = []
 
-    def run(self) -> Iterator[Record]:
+    def run(self) -> Generator[Record]:
         """Yield each record as soon as its episode is over.
 
         Raises:

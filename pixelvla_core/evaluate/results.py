@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -168,7 +168,7 @@ def paired(first: Results, second: Results, prompts: tuple[str, str], split: str
         UserError: the two were faced with different worlds.
     """
     check_same("world", first.world, second.world)
-    outcomes = [
+    outcomes: list[dict[Hashable, bool]] = [
         {r.job.scene: r.success for r in results.records if r.job.prompt == prompt and split in (None, r.job.split)}
         for results, prompt in zip((first, second), prompts, strict=True)
     ]

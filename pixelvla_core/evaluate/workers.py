@@ -122,27 +122,27 @@ class Worker:
     def _round(self) -> None:
         """All running episodes look, the policy answers all at once, all act."""
         samples = []
-        for slot in self._running():
-            with self._guard(slot, slot.rollout.job):
-                samples.append(slot.rollout.look())
-        slots = self._running()
-        if not slots:
+        for slot, rollout in self._running():
+            with self._guard(slot, rollout.job):
+                samples.append(rollout.look())
+        running = self._running()
+        if not running:
             return
         start = time.perf_counter()
         actions_BHA = self.policy.act(samples)[:, : self.setup.execute]
-        share = (time.perf_counter() - start) / len(slots)
-        for slot, actions_HA in zip(slots, actions_BHA, strict=True):
-            slot.rollout.seconds["policy"] += share
-            self._act(slot, actions_HA)
+        share = (time.perf_counter() - start) / len(running)
+        for (slot, rollout), actions_HA in zip(running, actions_BHA, strict=True):
+            rollout.seconds["policy"] += share
+            self._act(slot, rollout, actions_HA)
 
-    def _running(self) -> list[Slot]:
-        return [slot for slot in self.slots if slot.rollout]
+    def _running(self) -> list[tuple[Slot, Rollout]]:
+        return [(slot, slot.rollout) for slot in self.slots if slot.rollout]
 
-    def _act(self, slot: Slot, actions_HA: np.ndarray) -> None:
+    def _act(self, slot: Slot, rollout: Rollout, actions_HA: np.ndarray) -> None:
         record = None
-        with self._guard(slot, slot.rollout.job):
-            slot.rollout.act(actions_HA)
-            record = slot.rollout.record() if slot.rollout.done else None
+        with self._guard(slot, rollout.job):
+            rollout.act(actions_HA)
+            record = rollout.record() if rollout.done else None
         if record:
             slot.rollout = None
             self.connection.send(("done", record))

@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import Protocol
 
+from pixelvla_core.evaluate.records import Record
 from pixelvla_core.files import write_text
 
 from .charts import curves
@@ -177,13 +178,14 @@ def _films(models: Sequence[Model]) -> str:
     return f"<h2>Episodes</h2>{note}{''.join(figures)}"
 
 
-def _chosen_films(models: Sequence[Model]) -> list[tuple[Row, object]]:
+def _chosen_films(models: Sequence[Model]) -> list[tuple[Row, Record]]:
     """At most ``STRIPS`` kept episodes: rows in turn, prompted ones first, another task and split each time."""
     kept = {
         row: [r for r in row.model.results.records if r.film and r.job.prompt == row.prompt] for row in rows(models)
     }
     order = sorted((row for row in kept if kept[row]), key=lambda row: row.prompt == "none")
-    chosen, seen = [], set()
+    chosen: list[tuple[Row, Record]] = []
+    seen: set[str] = set()
     for row in order * STRIPS:
         fresh = [r for r in kept[row] if r.film not in seen] if len(chosen) < STRIPS else []
         if fresh:

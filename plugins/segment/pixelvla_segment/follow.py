@@ -84,7 +84,7 @@ class Follow:
         height, width = np.array(self._shape.shape) + 2 * reach
         scores = cv2.matchTemplate(padded[top : top + height, left : left + width], self._kernel, cv2.TM_CCORR)
         away = np.arange(-reach, reach + 1, dtype=np.float32)
-        scores -= self.config.inertia * np.hypot(away[:, None], away[None])
+        scores = scores - self.config.inertia * np.hypot(away[:, None], away[None])
         return self._corner + np.array(np.unravel_index(np.argmax(scores), scores.shape)) - reach
 
     def _cut(self, likely: np.ndarray, corner: np.ndarray) -> np.ndarray:
@@ -124,7 +124,7 @@ def _histogram(pixels: np.ndarray) -> np.ndarray:
 
 def _placed(shape: np.ndarray, corner: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return the shape with its corner at a place of an image, cut off at the image's edge, uint8[H, W]."""
-    shift = np.float32([[1, 0, corner[1]], [0, 1, corner[0]]])
+    shift = np.array([[1, 0, corner[1]], [0, 1, corner[0]]], np.float32)
     return cv2.warpAffine((shape > 0).astype(np.uint8), shift, size[::-1], flags=cv2.INTER_NEAREST)
 
 

@@ -72,13 +72,13 @@ class GrabCut:
         likely = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
         if self.config.iterations and likely.any() and not likely.all():
             cv2.setRNGSeed(0)  # GrabCut starts from k-means with OpenCV's random numbers.
-            models = np.zeros((2, 1, 65))
+            background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
             cv2.grabCut(
                 np.ascontiguousarray(image[..., ::-1]),
                 labels,
-                None,
-                models[0],
-                models[1],
+                (0, 0, 0, 0),
+                background,
+                foreground,
                 self.config.iterations,
                 cv2.GC_INIT_WITH_MASK,
             )
