@@ -64,7 +64,7 @@ class Affine:
         return cls(-1.0, -1.0, 1.0, 1.0)
 
 
-def warp(prompt: Point | Line | Box, affine: Affine) -> list[Point | Line | Box]:
+def warp(prompt: Point | Line | Box, affine: Affine) -> Sequence[Point | Line | Box]:
     """Follow the image: the prompt in target coordinates, cut where the target image ends.
 
     A point outside is dropped. A box is clipped, and dropped if nothing of it remains. A line is clipped piece by

@@ -18,7 +18,7 @@ from pixelvla_core.model.config import ActionHeadConfig, NativeHeadConfig
 from pixelvla_core.model.native_head import NativeHead
 from pixelvla_core.seam.batch import Batch
 from pixelvla_core.testing import example_samples
-from pixelvla_core.testing.subject import Subject, example_actions
+from pixelvla_core.testing.subject import Subject, with_actions
 
 H, A = 5, 7
 pytestmark = pytest.mark.timeout(900)  # importing what OpenVLA needs takes minutes on a busy machine
@@ -65,7 +65,7 @@ def head(subject: Subject) -> L1ActionHead:
 
 
 def targets(subject: Subject) -> Batch:
-    rows = [example_actions(subject.spec, seed, H)["actions"] for seed in range(len(subject.samples))]
+    rows = [with_actions(sample, subject.spec, seed, H).actions for seed, sample in enumerate(subject.samples)]
     valid_BH = torch.arange(H) < torch.tensor([[H], [2], [3]])
     return replace(
         subject.batch(), actions_BHA=torch.stack([torch.from_numpy(row) for row in rows]), action_valid_BH=valid_BH

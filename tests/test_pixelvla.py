@@ -23,7 +23,7 @@ from pixelvla_core.model.pixelvla import PixelVLA
 from pixelvla_core.prompts import Box, Mask, Point
 from pixelvla_core.recipe.schema import Action, Backbone, Lora, Part, Recipe
 from pixelvla_core.testing import example_samples
-from pixelvla_core.testing.subject import HORIZON, Subject, example_actions
+from pixelvla_core.testing.subject import HORIZON, Subject, with_actions
 
 
 def subject(**options) -> Subject:
@@ -164,7 +164,7 @@ def test_the_overlay_in_text_refers_to_nothing():
 def test_features_made_before_and_a_past_give_the_same_loss():
     one = subject()
     model = one.wrap()
-    samples = [replace(s, **example_actions(one.spec, i)) for i, s in enumerate(prompted(one))]
+    samples = [with_actions(s, one.spec, i) for i, s in enumerate(prompted(one))]
     batch = model.collate(samples, train=True)
     assert batch.actions_BHA.shape == (3, HORIZON, one.spec.action.dim)
     loss = model(batch)
@@ -197,7 +197,7 @@ def test_actions_pass_the_contract_both_ways():
     with pytest.raises(ContractError, match="no action contract"):
         model.act(one.samples)
     model.contract = Doubling()
-    samples = [replace(s, **example_actions(one.spec, i)) for i, s in enumerate(one.samples)]
+    samples = [with_actions(s, one.spec, i) for i, s in enumerate(one.samples)]
     batch = model.collate(samples, train=True)
     assert torch.equal(batch.actions_BHA[1] * 2, torch.from_numpy(samples[1].actions))
     acted = model.act(one.samples)

@@ -73,12 +73,14 @@ class L1ActionHead(nn.Module):
         return self.mlp(self.blocks(self.project(hidden_BHD.to(self.project.weight.dtype)))).float()
 
     def _read(self, backbone: BackboneAdapter, prefix: Prefix | None, past: Past | None) -> Tensor:
-        if past is None:
-            queries_BHD = self.queries_HD.expand(len(prefix.tokens_BSD), -1, -1)
-            whole = prefix.insert("query", queries_BHD, after="", new_block=True)
-            return whole.read("query", backbone.hidden(whole))
-        queries_BHD = self.queries_HD.to(past.layers[0][0].dtype).expand(len(past.valid_BS), -1, -1)
-        return backbone.hidden(Prefix.of("query", queries_BHD), past)
+        if past is not None:
+            queries_BHD = self.queries_HD.to(past.layers[0][0].dtype).expand(len(past.valid_BS), -1, -1)
+            return backbone.hidden(Prefix.of("query", queries_BHD), past)
+        if prefix is None:
+            raise ValueError("the action head needs a prefix or a past")
+        queries_BHD = self.queries_HD.expand(len(prefix.tokens_BSD), -1, -1)
+        whole = prefix.insert("query", queries_BHD, after="", new_block=True)
+        return whole.read("query", backbone.hidden(whole))
 
 
 def l1_loss(actions_BHA: Tensor, batch: Batch) -> Tensor:

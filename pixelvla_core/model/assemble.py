@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from pixelvla_core.errors import RecipeError
 from pixelvla_core.model import lora
@@ -72,7 +71,7 @@ def _around(backbone: BackboneAdapter, recipe: Recipe, contract: ActionContract 
     )
 
 
-def _build(registry: Registry, kind: str, key: str, part: Part | None, spec: Any, *action: int) -> nn.Module | None:
+def _build(registry: Registry, kind: str, key: str, part: Part | None, spec: Any, *action: int) -> Any:
     if part is None:
         return None
     component = registry.get(kind, part.name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,9 @@ def inject(
             f"LoRA shall adapt the linear layers under {sorted(patterns)}, but the base has none there. "
             "Choose other groups in `lora.groups`, or set `lora.rank=0`."
         )
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=_exactly(targets))
+    # peft's annotation says int; alpha only scales, as alpha / rank.
+    scale: Any = alpha
+    config = LoraConfig(r=rank, lora_alpha=scale, lora_dropout=dropout, target_modules=_exactly(targets))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, module)
@@ -87,7 +90,7 @@ def _exactly(targets: list[str]) -> str:
     return "|".join(map(re.escape, targets))
 
 
-def layers(module: nn.Module) -> dict[str, nn.Module]:
+def layers(module: nn.Module) -> dict[str, Any]:
     """The adapted layers by name."""
     if not any(is_lora(name) for name, _ in module.named_parameters()):
         return {}  # importing peft takes seconds
@@ -128,7 +131,7 @@ def merge(module: nn.Module, probe: Callable[[], Tensor], *, tolerance: float = 
     return difference
 
 
-def _restore(found: dict[str, nn.Module], originals: dict[str, Tensor]) -> None:
+def _restore(found: dict[str, Any], originals: dict[str, Tensor]) -> None:
     """Take the update out and put the original bits back, which subtracting alone would not give."""
     for name, layer in found.items():
         layer.unmerge()

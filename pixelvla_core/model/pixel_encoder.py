@@ -54,10 +54,10 @@ class MultiscalePixelEncoder(nn.Module):
             Tokens float[B, M, D], and bool[B, M] which is False for padding and for empty masks.
         """
         weights_BMN, area_BM = self.patch_weights(masks.masks_BMHW)
-        sum_BMW = 0
+        sum_BMW: Tensor | float = 0.0
         for feature_BNC, norm, linear in zip(levels, self.norms, self.linears, strict=True):
             sum_BMW = sum_BMW + linear(norm(masked_mean(feature_BNC, weights_BMN)))
-        if self.position is not None:
+        if self.position is not None and self.place is not None:
             sum_BMW = sum_BMW + self.place(self.position(centroid(masks.masks_BMHW)))
         return self.mlp(sum_BMW), masks.valid_BM & (area_BM > 0)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -38,6 +38,12 @@ class PixelVLA(nn.Module):
             which then ends in ", refer to" (appendix A.1).
         contract: Maps actions to [-1, 1] and back; without one, actions stay as they are and ``act`` is refused.
     """
+
+    backbone: BackboneAdapter
+    # Parts that plugins may bring; docs/plugins.md says what each must offer.
+    head: Any
+    pixel_encoder: Any
+    prompt_encoder: Any
 
     def __init__(
         self,
@@ -80,11 +86,12 @@ class PixelVLA(nn.Module):
     def collate(self, samples: Sequence[Sample], *, train: bool) -> Batch:
         """Turn samples into a batch on the CPU: paint, tokenise, then let prompts, masks and actions follow."""
         samples = [self._prepared(sample) for sample in samples]
-        batch = self.backbone.collate(samples, train=train)
-        batch = replace(batch, keys=tuple(sample.key for sample in samples), **self._annotations(samples, batch))
-        if any(sample.actions is None for sample in samples):
+        batch = self._annotated(self.backbone.collate(samples, train=train), samples)
+        batch = replace(batch, keys=tuple(sample.key for sample in samples))
+        actions = [sample.actions for sample in samples if sample.actions is not None]
+        if len(actions) < len(samples):
             return batch
-        actions_BHA, valid_BH = collate_actions([s.actions for s in samples], [s.action_valid for s in samples])
+        actions_BHA, valid_BH = collate_actions(actions, [sample.action_valid for sample in samples])
         if self.contract is not None:
             actions_BHA = self.contract.normalize(actions_BHA)
         return replace(batch, actions_BHA=actions_BHA, action_valid_BH=valid_BH)
@@ -165,13 +172,14 @@ class PixelVLA(nn.Module):
         tokens = self.prompt_encoder is not None and not self.prompt_encoder.paints
         return pixel or (tokens and any(sample.prompts.values()))
 
-    def _annotations(self, samples: Sequence[Sample], batch: Batch) -> dict[str, dict]:
-        """The batch's ``prompts`` and ``masks``; a camera without any is left out."""
+    def _annotated(self, batch: Batch, samples: Sequence[Sample]) -> Batch:
+        """The batch with ``prompts`` and ``masks``; a camera without any is left out."""
         grid, prompts, masks = self.backbone.spec.grid, {}, {}
         for camera, geometry in batch.geometry.items():
             prompts[camera] = collate_prompts([s.prompts.get(camera, ()) for s in samples], geometry, grid)
             masks[camera] = collate_masks([s.masks.get(camera) for s in samples], geometry, grid)
-        return {
-            "prompts": {camera: found for camera, found in prompts.items() if found is not None},
-            "masks": {camera: found for camera, found in masks.items() if found is not None},
-        }
+        return replace(
+            batch,
+            prompts={camera: found for camera, found in prompts.items() if found is not None},
+            masks={camera: found for camera, found in masks.items() if found is not None},
+        )

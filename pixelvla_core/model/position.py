@@ -17,6 +17,8 @@ class FourierPosition(nn.Module):
         seed: G is drawn once from this seed and saved with the model, so it never depends on the machine.
     """
 
+    frequencies_2F: Tensor
+
     def __init__(self, width: int, *, scale: float = 1.0, seed: int = 0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)

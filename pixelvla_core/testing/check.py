@@ -14,6 +14,7 @@ from pixelvla_core.testing import model_clauses, seam_clauses
 from pixelvla_core.testing.report import Check, Report
 from pixelvla_core.testing.subject import ClauseError, Subject, example_samples
 
+Reload = Callable[[str], BackboneAdapter]
 CLAUSES = (*seam_clauses.CLAUSES, *model_clauses.CLAUSES)
 
 
@@ -37,23 +38,27 @@ def check_backbone(
     Returns:
         The report; print it, or call ``raise_for_failures()``.
     """
-    reload = None
-    if isinstance(backbone, Component):
-        component, config = backbone, backbone.load_config()(**(options or {}))
-
-        def reload(folder: str) -> BackboneAdapter:
-            return component.build(config, weights=folder)
-
-        backbone = component.build(config, weights=weights)
-    backbone.module.eval()
-    chosen = tuple(samples) if samples is not None else example_samples(backbone.spec)
+    adapter, reload = _built(backbone, weights, options or {}) if isinstance(backbone, Component) else (backbone, None)
+    adapter.module.eval()
+    chosen = tuple(samples) if samples is not None else example_samples(adapter.spec)
     if len(chosen) < 2:
         raise UserError(f"check_backbone got {len(chosen)} samples; it needs two or more, to compare rows of a batch.")
-    subject = Subject(backbone, chosen, reload)
-    return Report(tuple(_run(clause, subject) for clause in CLAUSES))
+    subject = Subject(adapter, chosen, reload)
+    return Report(tuple(run_clause(clause, subject) for clause in CLAUSES))
 
 
-def _run(clause: Callable[[Subject], str], subject: Subject) -> Check:
+def _built(component: Component, weights: str | None, options: dict) -> tuple[BackboneAdapter, Reload]:
+    """The adapter, and how to build it again from a folder."""
+    config = component.load_config()(**options)
+
+    def build(folder: str | None) -> BackboneAdapter:
+        return component.build(config, weights=folder)
+
+    return build(weights), build
+
+
+def run_clause(clause: Callable[[Subject], str], subject: Subject) -> Check:
+    """Run one clause; whatever the adapter raises is a finding."""
     name = clause.__name__
     # Only the clause on gradients needs a graph.
     with torch.set_grad_enabled(clause is model_clauses.gradients):
@@ -61,5 +66,5 @@ def _run(clause: Callable[[Subject], str], subject: Subject) -> Check:
             return Check(name, True, clause(subject))
         except ClauseError as error:
             return Check(name, False, str(error))
-        except Exception as error:  # somebody else's code: whatever it raises is the finding
+        except Exception as error:
             return Check(name, False, f"raised {type(error).__name__}: {error}")

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,8 @@ from pixelvla_core.model import freeze, lora
 from pixelvla_core.model.pixelvla import PixelVLA
 from pixelvla_core.seam.batch import Batch
 from pixelvla_core.seam.prefix import Prefix
-from pixelvla_core.testing.subject import HORIZON, Subject, example_actions, expect, expect_close
+from pixelvla_core.testing.subject import HORIZON, Subject, expect, expect_close
+from pixelvla_core.types import BackboneSpec
 
 
 def no_prompt(subject: Subject) -> str:
@@ -105,16 +107,13 @@ def native(subject: Subject) -> str:
     """The base's own loss is a finite scalar, its actions [B, H, A], in a batch as one by one."""
     if "native" not in subject.spec.provides:
         return "not provided"
-    batch, B = _with_actions(subject), len(subject.samples)
-    prefix = subject.adapter.prefix(batch, subject.adapter.features(batch, ()))
-    loss = subject.adapter.native_loss(prefix, batch)
+    adapter: Any = subject.adapter
+    batch, prefix = _with_actions(subject)
+    loss = adapter.native_loss(prefix, batch)
     expect(loss.ndim == 0 and torch.isfinite(loss), f"native_loss returned {loss}; expected a finite scalar")
-    found, shape = subject.adapter.native_actions(prefix, batch), (B, *_chunk(subject))
-    expect(tuple(found.shape) == shape, f"native_actions has shape {tuple(found.shape)}, expected {shape}")
-    batches = [subject.batch([sample]) for sample in subject.samples]
-    alone = [
-        subject.adapter.native_actions(subject.prefix([s]), b) for s, b in zip(subject.samples, batches, strict=True)
-    ]
+    found = adapter.native_actions(prefix, batch)
+    expect(tuple(found.shape) == _chunks(subject), f"native_actions has shape {tuple(found.shape)}")
+    alone = [adapter.native_actions(subject.prefix([s]), subject.batch([s])) for s in subject.samples]
     return expect_close(found, torch.cat(alone), "native actions in a batch, and one by one")
 
 
@@ -122,39 +121,36 @@ def flow(subject: Subject) -> str:
     """The flow's loss is [B, H, A], its samples too, and tokens that are not valid change neither."""
     if "flow" not in subject.spec.provides:
         return "not provided"
-    batch = _with_actions(subject)
-    base = subject.adapter.prefix(batch, subject.adapter.features(batch, ()))
-    shape = (len(subject.samples), *_chunk(subject))
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(subject.device)
-    time = torch.linspace(0.2, 0.8, len(noise), device=subject.device)
+    adapter: Any = subject.adapter
+    batch, base = _with_actions(subject)
+    noise_BHA = torch.randn(_chunks(subject), generator=torch.Generator().manual_seed(0)).to(subject.device)
+    time_B = torch.linspace(0.2, 0.8, len(noise_BHA), device=subject.device)
     junk = subject.junk(base)
     unseen = torch.zeros(junk.shape[:2], dtype=torch.bool, device=junk.device)
     grown = base.insert("junk", junk, unseen, after=f"image:{subject.spec.cameras[0]}")
+    details = []
     for run in (
-        lambda p: subject.adapter.flow_loss(p, batch, noise, time),
-        lambda p: _sampled(subject, p, batch, noise),
+        lambda prefix: adapter.flow_loss(prefix, batch, noise_BHA, time_B),
+        lambda prefix: adapter.flow_sample(prefix, batch, noise_BHA, 2),
     ):
-        found, wanted = run(grown), run(base)
-        expect(tuple(wanted.shape) == shape, f"the flow gives shape {tuple(wanted.shape)}, expected {shape}")
-        detail = expect_close(found, wanted, "the flow with and without tokens that are not valid")
-    return detail
+        wanted = run(base)
+        expect(wanted.shape == noise_BHA.shape, f"the flow gives shape {tuple(wanted.shape)}")
+        details.append(expect_close(run(grown), wanted, "the flow with and without tokens that are not valid"))
+    return max(details)
 
 
-def _sampled(subject: Subject, prefix: Prefix, batch: Batch, noise: Tensor) -> Tensor:
-    return subject.adapter.flow_sample(prefix, batch, noise, 2)
+def _chunks(subject: Subject) -> tuple[int, int, int]:
+    """The shape of the base's own actions for all samples."""
+    return len(subject.samples), subject.spec.action.horizon, subject.spec.action.dim
 
 
-def _chunk(subject: Subject) -> tuple[int, int]:
-    return subject.spec.action.horizon, subject.spec.action.dim
-
-
-def _with_actions(subject: Subject) -> Batch:
-    horizon = subject.spec.action.horizon
-    rows = [example_actions(subject.spec, seed, horizon) for seed in range(len(subject.samples))]
-    actions_BHA = torch.stack([torch.from_numpy(row["actions"]) for row in rows])
+def _with_actions(subject: Subject) -> tuple[Batch, Prefix]:
+    """The samples' batch with random actions of the base's own horizon, and its prefix."""
+    generator = torch.Generator().manual_seed(0)
+    actions_BHA = 2 * torch.rand(_chunks(subject), generator=generator) - 1
     valid_BH = torch.ones(actions_BHA.shape[:2], dtype=torch.bool)
-    batch = replace(subject.batch(), actions_BHA=actions_BHA, action_valid_BH=valid_BH)
-    return batch.to(subject.device)
+    batch = replace(subject.batch(), actions_BHA=actions_BHA, action_valid_BH=valid_BH).to(subject.device)
+    return batch, subject.adapter.prefix(batch, subject.adapter.features(batch, ()))
 
 
 def names(subject: Subject) -> str:
@@ -223,22 +219,24 @@ def _reaches(model: PixelVLA, batch: Batch, group: str) -> bool:
 def _losses(model: PixelVLA, batch: Batch) -> Iterator[Tensor]:
     """Every loss that the base can be trained with; one at a time, so that one graph is in memory."""
     yield model.loss(batch)
-    spec = model.backbone.spec
+    base: Any = model.backbone
+    spec: BackboneSpec = base.spec
     own = replace(
         batch,
         actions_BHA=_stretch(batch.actions_BHA, spec.action.horizon),
         action_valid_BH=_stretch(batch.action_valid_BH, spec.action.horizon),
     )
     if "native" in spec.provides:
-        yield model.backbone.native_loss(model.prefix(own), own)
+        yield base.native_loss(model.prefix(own), own)
     if "flow" in spec.provides:
-        noise_BHA = torch.zeros_like(own.actions_BHA)
+        noise_BHA = 0 * _stretch(batch.actions_BHA, spec.action.horizon)
         time_B = torch.full(noise_BHA.shape[:1], 0.5, device=noise_BHA.device)
-        yield model.backbone.flow_loss(model.prefix(own), own, noise_BHA, time_B).mean()
+        yield base.flow_loss(model.prefix(own), own, noise_BHA, time_B).mean()
 
 
-def _stretch(values: Tensor, horizon: int) -> Tensor:
+def _stretch(values: Tensor | None, horizon: int) -> Tensor:
     """The first ``horizon`` steps, the last one repeated if there are fewer."""
+    assert values is not None  # the samples of a conformance run have actions
     steps = torch.arange(horizon, device=values.device).clamp(max=values.shape[1] - 1)
     return values[:, steps]
 

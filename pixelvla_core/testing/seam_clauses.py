@@ -29,10 +29,10 @@ _GROUPS = ("vision", "projector", "llm", "expert", "action_io")
 def spec(subject: Subject) -> str:
     """The spec's numbers are positive, its cameras distinct, and the adapter has the methods it says it provides."""
     found = subject.spec
-    sizes = (found.width, found.image_size, *found.grid, found.level_depth, found.level_width)
-    sizes += (found.action.horizon, found.action.dim)
+    sizes = [found.width, found.image_size, *found.grid, found.level_depth, found.level_width]
+    sizes += [found.action.horizon, found.action.dim]
     expect(all(size > 0 for size in sizes), f"a size in the spec is not positive: {found}")
-    expect(found.cameras and len(set(found.cameras)) == len(found.cameras), f"cameras are {found.cameras}")
+    expect(0 < len(set(found.cameras)) == len(found.cameras), f"cameras are {found.cameras}")
     unknown = found.provides - set(_PROTOCOLS)
     expect(not unknown, f"provides has {sorted(unknown)}; known are {sorted(_PROTOCOLS)}")
     for name in {"hidden", *found.provides}:
@@ -57,7 +57,7 @@ def groups(subject: Subject) -> str:
     for group, pattern in subject.spec.groups.items():
         expect(group in _GROUPS, f"there is no group {group!r}; core knows {', '.join(_GROUPS)}")
         found = [name for name in names if re.fullmatch(pattern, name)]
-        expect(found, f"group {group!r} matches no parameter; its pattern {pattern!r} must match whole names")
+        expect(bool(found), f"group {group!r} matches no parameter; its pattern {pattern!r} must match whole names")
         owners.update(found)
     twice = [name for name, count in owners.items() if count > 1]
     expect(not twice, f"{len(twice)} parameters are in two groups, such as {twice[:1]}")
@@ -150,7 +150,7 @@ def one_vision_pass(subject: Subject) -> str:
         features = subject.adapter.features(batch, LEVELS)
     with _calls(subject) as later:
         subject.adapter.hidden(subject.adapter.prefix(batch, features))
-    expect(plain, "features() ran no module of the group 'vision'; correct spec.groups")
+    expect(bool(plain), "features() ran no module of the group 'vision'; correct spec.groups")
     more = [name for name, count in levelled.items() if count > plain[name]]
     expect(not more, f"asking for levels runs {more[:3]} more often than without; capture them in the same pass")
     expect(not later, f"prefix() or hidden() run vision modules {list(later)[:3]}; features() alone may")
@@ -162,7 +162,7 @@ def one_vision_pass(subject: Subject) -> str:
 @contextmanager
 def _calls(subject: Subject) -> Iterator[Counter[str]]:
     """Count the runs of every leaf module that has parameters of the group 'vision'."""
-    pattern, counts = re.compile(subject.spec.groups.get("vision", "")), Counter()
+    pattern, counts = re.compile(subject.spec.groups.get("vision", "")), Counter[str]()
     handles = [
         module.register_forward_hook(lambda *_, name=name: counts.update([name]))
         for name, module in subject.adapter.module.named_modules()

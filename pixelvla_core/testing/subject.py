@@ -90,7 +90,8 @@ class Subject:
             )
         for part in (model.head, model.pixel_encoder, model.prompt_encoder):
             part.to(self.device)
-        return model.eval()
+        model.eval()
+        return model
 
     def prompted(self) -> list[Sample]:
         """The samples with every kind of prompt, mixed: none, one kind, all kinds, with and without masks."""
@@ -102,12 +103,11 @@ class Subject:
         kinds = [(), *[(prompt,) for prompt in every], every]
         chosen = [self.samples[i % len(self.samples)] for i in range(len(kinds))]
         masks = [{camera: region[None]} if i % 2 else {} for i in range(len(kinds))]
-        return [
-            replace(
-                sample, prompts={camera: prompts} if prompts else {}, masks=mask, **example_actions(self.spec, seed)
-            )
-            for seed, (sample, prompts, mask) in enumerate(zip(chosen, kinds, masks, strict=True))
+        marked = [
+            replace(sample, prompts={camera: prompts} if prompts else {}, masks=mask)
+            for sample, prompts, mask in zip(chosen, kinds, masks, strict=True)
         ]
+        return [with_actions(sample, self.spec, seed) for seed, sample in enumerate(marked)]
 
 
 def example_samples(spec: BackboneSpec, seed: int = 0) -> tuple[Sample, ...]:
@@ -125,10 +125,10 @@ def example_samples(spec: BackboneSpec, seed: int = 0) -> tuple[Sample, ...]:
     )
 
 
-def example_actions(spec: BackboneSpec, seed: int, horizon: int = HORIZON) -> dict[str, np.ndarray]:
-    """The fields ``actions`` and ``action_valid`` of a sample, random in [-1, 1]."""
+def with_actions(sample: Sample, spec: BackboneSpec, seed: int, horizon: int = HORIZON) -> Sample:
+    """The sample with a chunk of actions, random in [-1, 1]."""
     actions = np.random.default_rng(seed).uniform(-1, 1, (horizon, spec.action.dim)).astype(np.float32)
-    return {"actions": actions, "action_valid": np.ones(horizon, bool)}
+    return replace(sample, actions=actions, action_valid=np.ones(horizon, bool))
 
 
 def difference(found: Tensor, wanted: Tensor) -> float:
