@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import Protocol
 
-from pixelvla_core.evaluate.records import Record
+from pixelvla_core.evaluate import Record
 from pixelvla_core.files import write_text
 
 from .charts import curves

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pixelvla_core.evaluate.results import Cell, Results, load, paired
-from pixelvla_core.evaluate.statistics import Comparison
+from pixelvla_core.evaluate import Cell, Comparison, Results, load, paired
 
 
 @dataclass(frozen=True, eq=False)

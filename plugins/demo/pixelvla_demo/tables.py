@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from itertools import groupby
 
-from pixelvla_core.evaluate.results import Cell
-from pixelvla_core.evaluate.statistics import Comparison
+from pixelvla_core.evaluate import Cell, Comparison
 
 from .charts import interval
 from .sources import Row
