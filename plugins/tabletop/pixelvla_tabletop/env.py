@@ -67,7 +67,7 @@ class TabletopEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
                 )
         self.split, self.axis, self.image_size, self.max_steps = split, axis, image_size, max_steps
         self.render_mode = render_mode
-        self.observation_space = gym.spaces.Dict(
+        self.observation_space = gym.spaces.Dict(  # type: ignore[assignment]
             {
                 "image": gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8),
                 "state": gym.spaces.Box(-np.inf, np.inf, (len(spec.STATE_NAMES),), np.float32),
@@ -76,7 +76,9 @@ class TabletopEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self.action_space = gym.spaces.Box(
             np.array(spec.ACTION_LOW, np.float32), np.array(spec.ACTION_HIGH, np.float32)
         )
-        self.scene: Scene | None = None
+        self._loaded: Scene | None = None
+        self._steps = 0
+        self.outcome = Outcome()
         self._renderers: dict[int, FrontRenderer] = {}
 
     # -- Gymnasium -----------------------------------------------------------------------------------------------------
@@ -131,7 +133,7 @@ class TabletopEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     def load(self, scene: Scene) -> None:
         """Start the given episode, which need not come from `sample_scene`."""
         self.close()
-        self.scene = scene
+        self._loaded = scene
         self.model = build(scene)
         self.data = mujoco.MjData(self.model)
         for name, value in zip(_JOINTS, (*scene.start, spec.FINGER_TRAVEL, spec.FINGER_TRAVEL), strict=True):
@@ -146,6 +148,13 @@ class TabletopEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self.outcome = Outcome()
         self._steps = 0
 
+    @property
+    def scene(self) -> Scene:
+        """The present episode as it was drawn."""
+        if self._loaded is None:
+            raise gym.error.ResetNeeded("call reset() before using the environment")
+        return self._loaded
+
     def observe(self) -> dict[str, NDArray[Any]]:
         """Return the observation now."""
         return {"image": self.render(), "state": self.state()}
@@ -157,7 +166,7 @@ class TabletopEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     @property
     def instruction(self) -> str:
         """What the robot is told to do in this episode."""
-        return self._scene.instruction
+        return self.scene.instruction
 
     def segmentation(self, size: int | None = None) -> NDArray[np.int32]:
         """Return which thing is seen at each pixel, ``int32[size, size]``: keys of `names`, 0 for everything else."""
@@ -166,17 +175,17 @@ class TabletopEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
     def names(self) -> dict[int, str]:
         """Return id -> noun phrase of everything `segmentation` tells apart."""
-        return dict(enumerate([item.phrase for item in self._scene.items] + ["drawer", "cabinet", "gripper"], start=1))
+        return dict(enumerate([item.phrase for item in self.scene.items] + ["drawer", "cabinet", "gripper"], start=1))
 
     @property
     def target_id(self) -> int:
         """The id, in `segmentation`, of the thing the task is about."""
-        return 1 + (len(self._scene.items) if self._scene.target is None else self._scene.target)
+        return 1 + (len(self.scene.items) if self.scene.target is None else self.scene.target)
 
     @property
     def reference_id(self) -> int | None:
         """The id of the thing to move the target to; None where a task has none."""
-        return None if self._scene.reference is None else 1 + self._scene.reference
+        return None if self.scene.reference is None else 1 + self.scene.reference
 
     @property
     def held(self) -> str | None:
@@ -189,12 +198,6 @@ class TabletopEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         return self.segmentation(size) == self.target_id
 
     # -- inside --------------------------------------------------------------------------------------------------------
-
-    @property
-    def _scene(self) -> Scene:
-        if self.scene is None:
-            raise gym.error.ResetNeeded("call reset() before using the environment")
-        return self.scene
 
     def _move(self, action: NDArray[np.float64]) -> None:
         """Slide the servo targets evenly to where the action wants them, so that motion is smooth within a step."""
@@ -214,7 +217,7 @@ class TabletopEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
             mujoco.mj_step(self.model, self.data)
 
     def _info(self) -> dict[str, Any]:
-        scene, outcome = self._scene, self.outcome
+        scene, outcome = self.scene, self.outcome
         return {
             "instruction": scene.instruction,
             "task": scene.task,
@@ -232,13 +235,13 @@ class TabletopEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     def _renderer(self, size: int | None) -> FrontRenderer:
         size = size or self.image_size
         if size not in self._renderers:
-            self._scene  # noqa: B018 - raises before the first reset
+            self.scene  # noqa: B018 - raises before the first reset
             self._renderers[size] = FrontRenderer(self.model, size)
         return self._renderers[size]
 
     def _thing_of_geom(self) -> NDArray[np.int32]:
         """Thing id of each geom; the last entry answers geom -1, the background."""
-        count = len(self._scene.items)
+        count = len(self.scene.items)
         things = {f"object{i}": 1 + i for i in range(count)} | {"drawer": count + 1, "cabinet": count + 2}
         things |= dict.fromkeys(("carriage", "hand", "finger_left", "finger_right"), count + 3)
         bodies = [self.model.body(self.model.geom_bodyid[g]).name for g in range(self.model.ngeom)]

@@ -8,7 +8,9 @@ centred.
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
+import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,8 +36,8 @@ class Expert:
         env: a `TabletopEnv`, or a wrapper around one, after `reset`.
     """
 
-    def __init__(self, env: object) -> None:
-        self._env: TabletopEnv = env.unwrapped
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        self._env = cast(TabletopEnv, env.unwrapped)
 
     def act(self) -> NDArray[np.float32]:
         """Return the action for the present state, float32[7]."""
@@ -75,19 +77,19 @@ class Expert:
         """Where to take what is held."""
         env, scene = self._env, self._env.scene
         here = env.state()[:3].astype(np.float64)
-        if scene.task == "move_near":
-            return here + self._step_near()
+        if scene.task == "move_near" and scene.target is not None:
+            return here + self._step_near(scene.target)
         way = {"pick": (0, 0, 1), "open_drawer": (-1, 0, 0), "close_drawer": (1, 0, 0)}[scene.task]
         return here + SPEED * np.array(way)
 
-    def _step_near(self) -> NDArray[np.float64]:
+    def _step_near(self, index: int) -> NDArray[np.float64]:
         """Up until clear of the neighbours' tops, then sideways; the nearer to that height, the faster."""
         env, scene = self._env, self._env.scene
-        target = env.data.body(f"object{scene.target}").xpos
+        target = env.data.body(f"object{index}").xpos
         reference = env.data.body(f"object{scene.reference}").xpos
         way = (reference - target)[:2]
         gap = float(np.linalg.norm(way))
-        height = target[2] - scene.items[scene.target].shape.half_height
+        height = target[2] - scene.items[index].shape.half_height
         pace = np.clip((height - 0.03) / 0.03, 0, 1)
         sideways = way / max(gap, 1e-6) * np.clip(gap - 0.05, 0, SPEED) * pace
         return np.array([*sideways, np.clip(_CARRY - height, -SPEED, SPEED)])

@@ -198,7 +198,7 @@ def _finger(spec: mujoco.MjSpec, hand: mujoco.MjsBody, name: str, side: float) -
 
 
 def _axis(index: int) -> tuple[float, float, float]:
-    return tuple(1.0 if i == index else 0.0 for i in range(3))
+    return float(index == 0), float(index == 1), float(index == 2)
 
 
 def _joint(

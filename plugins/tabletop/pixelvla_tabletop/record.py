@@ -11,7 +11,7 @@ import json
 import multiprocessing
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -170,7 +170,7 @@ def _add(dataset: LeRobotDataset, demonstration: Demonstration) -> None:
     dataset.save_episode()
 
 
-def _played(jobs: Iterable[Job], workers: int) -> Iterator[Demonstration]:
+def _played(jobs: Iterable[Job], workers: int) -> Generator[Demonstration]:
     """Play the jobs in worker processes and yield the results in order, never more than a few ahead."""
     jobs = iter(jobs)
     # Not fork: the parent may hold an OpenGL context or threads, which a fork would copy half-alive.

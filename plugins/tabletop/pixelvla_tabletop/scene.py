@@ -218,7 +218,8 @@ def _hidden(scene: Scene) -> bool:
 def _shuffled(rng: np.random.Generator, scene: Scene) -> Scene:
     """Reorder the objects so that an index says nothing about an object's role."""
     order = [int(i) for i in rng.permutation(len(scene.items))]
-    moved = {None: None, **{old: new for new, old in enumerate(order)}}
+    moved: dict[int | None, int | None] = {None: None}
+    moved.update({old: new for new, old in enumerate(order)})
     items = tuple(scene.items[i] for i in order)
     return replace(scene, items=items, target=moved[scene.target], reference=moved[scene.reference])
 

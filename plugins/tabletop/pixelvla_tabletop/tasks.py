@@ -65,9 +65,9 @@ class Judge:
             return bool(data.joint("drawer").qpos[0] > OPEN)
         if task == "close_drawer":
             return bool(data.joint("drawer").qpos[0] < CLOSED)
-        if task == "pick":
+        if self._scene.reference is None:
             return self._lifted(data)
-        return self._near(data, data.xpos[self._target])
+        return self._near(data.xpos[self._target], data.xpos[self._objects[self._scene.reference]])
 
     def _lifted(self, data: mujoco.MjData) -> bool:
         """The target is up and no other object is: lifting a heap is not picking the one that was named."""
@@ -75,7 +75,6 @@ class Judge:
         up = heights > LIFT
         return bool(up[self._scene.target] and up.sum() == 1)
 
-    def _near(self, data: mujoco.MjData, target: NDArray[np.float64]) -> bool:
-        reference = data.xpos[self._objects[self._scene.reference]]
+    def _near(self, target: NDArray[np.float64], reference: NDArray[np.float64]) -> bool:
         gap = np.linalg.norm(target - reference)
         return bool(gap < NEAR and gap < np.linalg.norm(target - self._start))

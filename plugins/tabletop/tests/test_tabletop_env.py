@@ -146,7 +146,7 @@ def test_picking_another_object_is_no_success(env):
     env.reset(seed=0, options={"task": "pick"})
     other = next(i for i in range(len(env.scene.items)) if i != env.scene.target)
     # The expert goes for another object while the episode's judge keeps to the one that was named.
-    env.scene = dataclasses.replace(env.scene, target=other)
+    env._loaded = dataclasses.replace(env.scene, target=other)
     expert = Expert(env)
     env.outcome = dataclasses.replace(env.outcome, grasped=False)
     for _ in range(25):
