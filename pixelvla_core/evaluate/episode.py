@@ -10,9 +10,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import gymnasium as gym
 import numpy as np
 
 from pixelvla_core.evaluate import user
@@ -22,6 +21,9 @@ from pixelvla_core.evaluate.statistics import overlap
 from pixelvla_core.evaluate.trackers import Tracker
 from pixelvla_core.prompts import Prompt
 from pixelvla_core.seam.batch import Sample
+
+if TYPE_CHECKING:
+    import gymnasium as gym
 
 
 class Segmenter(Protocol):

@@ -15,9 +15,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
 import numpy as np
 
 from pixelvla_core.component import Component
@@ -29,6 +28,9 @@ from pixelvla_core.evaluate.records import Job
 
 Built = tuple[Component, Any]
 """A part and its options."""
+
+if TYPE_CHECKING:
+    import gymnasium as gym
 
 
 @dataclass(frozen=True, kw_only=True)
