@@ -97,7 +97,7 @@ def _span(ys: Sequence[float]) -> tuple[float, float]:
 
 
 def _legend(series: Sequence[tuple[str, Sequence[Point]]]) -> list[str]:
-    parts, right = [], WIDTH - RIGHT
+    parts, right = [], float(WIDTH - RIGHT)
     for number, (name, _) in reversed(list(enumerate(series))):
         right -= 7.0 * len(name) + 22
         parts.append(f'<rect x="{right:.0f}" y="8" width="12" height="3" fill="var(--s{number % COLOURS})"/>')
