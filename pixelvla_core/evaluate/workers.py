@@ -26,11 +26,11 @@ from pixelvla_core.evaluate.films import Film
 from pixelvla_core.evaluate.policy import Policy
 from pixelvla_core.evaluate.records import Job
 
-Built = tuple[Component, Any]
-"""A part and its options."""
-
 if TYPE_CHECKING:
     import gymnasium as gym
+
+Built = tuple[Component, Any]
+"""A part and its options."""
 
 
 @dataclass(frozen=True, kw_only=True)
