@@ -17,7 +17,7 @@ class Figure:
     Attributes:
         what: What was measured, for the table.
         value: The number.
-        unit: "s", "ms", "%", "x" (times), "MiB", "/s".
+        unit: Such as "s", "%", "x" (times), "MiB", "/s".
         at_most: The target, if smaller is better.
         at_least: The target, if larger is better.
     """
@@ -54,17 +54,20 @@ class Report:
     Attributes:
         figures: In the order of the table.
         details: Everything measured, to look things up in.
+        notes: What could not be measured, and why.
         skipped: Why nothing was measured; empty otherwise.
     """
 
     figures: list[Figure] = field(default_factory=list)
     details: JSON = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     skipped: str = ""
 
     def to_json(self) -> JSON:
         return {
             "figures": [figure.to_json() for figure in self.figures],
             "details": self.details,
+            "notes": self.notes,
             "skipped": self.skipped,
         }
 
@@ -92,7 +95,7 @@ def readable(report: JSON) -> str:
     """One line per figure."""
     if report["skipped"]:
         return f"skipped: {report['skipped']}"
-    return "\n".join(_line(figure) for figure in report["figures"])
+    return "\n".join([*(_line(figure) for figure in report["figures"]), *report["notes"]])
 
 
 def _line(figure: JSON) -> str:

@@ -1,4 +1,4 @@
-"""Pictures or video in the recorded dataset, and how fast recording is: ``python bench/tabletop_record.py``.
+"""Pictures or video in the recorded dataset, and how fast recording is: ``python -m bench.tabletop_record``.
 
 The same demonstrations are written twice with LeRobot's own writer, once as PNG within parquet and once as video, and
 then read back at random. Times are processor milliseconds per frame, because the wall clock depends on what else the
@@ -7,16 +7,17 @@ machine does.
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 from pixelvla_tabletop import spec
 from pixelvla_tabletop.demonstrate import Demonstration, Job, demonstrate
 from pixelvla_tabletop.record import IMAGE_KEY, features, masks_row
+
+from bench.report import Figure, Report, parser, publish
+from bench.timing import peak_mib
 
 
 def processor_ms() -> float:
@@ -66,26 +67,33 @@ def simulate(episodes: int, noise: float) -> tuple[list[Demonstration], float]:
     return shown, (processor_ms() - start) / sum(len(one.actions) for one in shown)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--episodes", type=int, default=24)
-    parser.add_argument("--noise", type=float, default=0.3)
-    arguments = parser.parse_args()
-    began = time.perf_counter()
-    shown, cost = simulate(arguments.episodes, arguments.noise)
-    frames = sum(len(one.actions) for one in shown)
-    print(f"simulate, draw, mask: {cost:6.2f} ms of processor time per frame ({frames} frames)", flush=True)
+def measure(episodes: int, noise: float) -> Report:
+    shown, cost = simulate(episodes, noise)
+    figures = [Figure(what="processor time per frame: simulate, draw, mask", value=cost, unit="ms")]
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("image", "video"):
-            target = Path(folder) / kind
-            written = write(target, shown, kind == "video")
-            size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
-            print(
-                f"{kind}: write {written:6.2f} ms, read at random {read(target, 200):6.2f} ms per frame, "
-                f"{size / arguments.episodes / 1000:.0f} kB per episode",
-                flush=True,
-            )
-    print(f"wall clock: {time.perf_counter() - began:.0f} s")
+            figures += stored(Path(folder) / kind, shown, kind)
+    figures.append(Figure(what="peak memory of recording", value=peak_mib(), unit="MiB"))
+    return Report(figures=figures, details={"episodes": episodes, "frames": sum(len(one.actions) for one in shown)})
+
+
+def stored(folder: Path, shown: list[Demonstration], kind: str) -> list[Figure]:
+    """Write and read the demonstrations one way."""
+    written = write(folder, shown, kind == "video")
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return [
+        Figure(what=f"processor time per frame: write, stored as {kind}", value=written, unit="ms"),
+        Figure(what=f"processor time per frame: read at random, stored as {kind}", value=read(folder, 200), unit="ms"),
+        Figure(what=f"size of an episode, stored as {kind}", value=size / len(shown) / 1000, unit="kB"),
+    ]
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--episodes", type=int, default=24)
+    arguments.add_argument("--noise", type=float, default=0.3)
+    args = arguments.parse_args()
+    publish(measure(2 if args.quick else args.episodes, args.noise), args.json)
 
 
 if __name__ == "__main__":

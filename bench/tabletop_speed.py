@@ -1,13 +1,14 @@
-"""How fast the embedded simulator is: ``python bench/tabletop_speed.py``.
+"""How fast the embedded simulator is: ``python -m bench.tabletop_speed``.
 
 Whole expert episodes are played, resets and the expert included. "frames" draws every step, "frames and masks" also
 the exact instance masks, "physics only" draws nothing. Processor time per frame is printed beside the wall clock,
-because the latter depends on what else the machine does.
+because the latter depends on what else the machine does. Peak memory is that of one process.
+
+Target: at least 150 drawn frames/s by two processes.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -18,11 +19,12 @@ from pixelvla_tabletop import spec
 from pixelvla_tabletop.env import TabletopEnv
 from pixelvla_tabletop.expert import Expert
 
-LINE = (
-    "{kind:17} {size} px, {processes} process(es): {frames_per_second:7.1f} steps/s, "
-    "{processor_ms_per_frame:6.2f} ms of processor time each"
-)
+from bench.report import Figure, Report, parser, publish
+from bench.timing import own_process, peak_mib
+
 KINDS = ("frames", "frames and masks", "physics only")
+PROCESSES = (1, 2)
+AT_LEAST = {("frames", 2): 150.0}
 
 
 def play(kind: str, size: int, first_seed: int, seconds: float) -> tuple[int, float, float]:
@@ -47,7 +49,7 @@ def _processor_seconds() -> float:
     return times.user + times.system
 
 
-def measure(kind: str, size: int, processes: int, seconds: float) -> dict[str, float | str | int]:
+def played(kind: str, size: int, processes: int, seconds: float) -> dict[str, float | str | int]:
     """Run `play` in that many processes at once and add up."""
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         # Each process is warmed up first, so that imports and shader compilation are not counted.
@@ -63,16 +65,33 @@ def measure(kind: str, size: int, processes: int, seconds: float) -> dict[str, f
     }
 
 
+def measure(size: int, seconds: float) -> Report:
+    rows = [played(kind, size, processes, seconds) for kind in KINDS for processes in PROCESSES]
+    figures = [
+        Figure(
+            what=f"simulator steps, {row['kind']}, {size} px, {row['processes']} process(es)",
+            value=row["frames_per_second"],
+            unit="/s",
+            at_least=AT_LEAST.get((row["kind"], row["processes"])),
+        )
+        for row in rows
+    ]
+    peak = own_process("bench.tabletop_speed", "--memory", "--size", str(size))
+    figures.append(Figure(what="peak memory of a simulator process", value=peak, unit="MiB"))
+    return Report(figures=figures, details={"rows": rows})
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--size", type=int, default=spec.IMAGE_SIZE)
-    parser.add_argument("--json", action="store_true", help="one JSON object per line instead of a table")
-    arguments = parser.parse_args()
-    for kind in KINDS:
-        for processes in (1, 2):
-            row = measure(kind, arguments.size, processes, arguments.seconds)
-            print(json.dumps(row) if arguments.json else LINE.format(**row), flush=True)
+    arguments = parser(__doc__)
+    arguments.add_argument("--seconds", type=float, default=5.0)
+    arguments.add_argument("--size", type=int, default=spec.IMAGE_SIZE)
+    arguments.add_argument("--memory", action="store_true", help="print the peak MiB of this process after an episode")
+    args = arguments.parse_args()
+    if args.memory:
+        play(KINDS[0], args.size, 0, 0.5)
+        print(json.dumps(peak_mib()))
+    else:
+        publish(measure(args.size, 0.5 if args.quick else args.seconds), args.json)
 
 
 if __name__ == "__main__":
