@@ -20,7 +20,7 @@ PACKAGES = sorted(
     if folder.is_dir()
 )
 HEAVY = {"torch", "transformers", "peft", "accelerate", "timm", "lerobot", "mujoco", "cv2", "numpy", "scipy", "pyarrow"}
-PUBLIC = {"api", "testing", "hookspecs", "component", "errors", "files", "annotations", "contract", "data"}
+PUBLIC = {"api", "testing", "hookspecs", "component", "errors", "files", "annotations", "contract", "data", "evaluate"}
 """What adapters and plugins may import of core; docs/plugins.md names the same."""
 
 

@@ -5,8 +5,9 @@ B batch, S sequence, D model width, L text length, N patches, A action dim, H ho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,6 +71,11 @@ class OpenVLAAdapter:
             provides=frozenset({"hidden", "native"}),
             groups=GROUPS,
         )
+
+    @property
+    def statistics(self) -> Mapping[str, Any]:
+        """The base's own action statistics by data set, from which an action contract can be made."""
+        return self.module.norm_stats
 
     def collate(self, samples: Sequence[Sample], *, train: bool) -> Batch:
         """Tokenise the instructions and resize the images; nothing depends on `train`."""

@@ -89,7 +89,7 @@ def _record(demos: Path, episodes: int, workers: int, seed: int) -> tuple[str, .
 def _make(out: Path, method: Method, base: str, data: Sequence[str]) -> tuple[str, ...]:
     folder = str(out / method.name)
     if method.recipe is None:
-        return ("wrap", "--base", base, "--weights", "mini", "--out", folder, "head/native")
+        return ("wrap", "--base", base, "--weights", "mini", "--out", folder, "head/native", "contract.fps=5")
     return ("train", method.recipe, *data, "--out", folder, "--resume")
 
 
