@@ -20,8 +20,9 @@ import numpy as np
 
 from bench import chunk, midsize, overhead, training
 from bench.limits import Limits, Weights, measure_limits, operations, waiter
+from bench.overhead import PROMPTED
 from bench.report import Figure, Report, parser, publish
-from bench.timing import Timings, in_turn, own_process, peak_mib
+from bench.timing import Ratio, Timings, in_turn, own_process, peak_mib
 
 if TYPE_CHECKING:
     from pixelvla_openvla.adapter import OpenVLAAdapter
@@ -32,7 +33,6 @@ VARIANTS: Mapping[str, dict[str, Any] | None] = {
     "cuda graphs": {"backend": "cudagraphs"},
     "compile and cuda graphs": {"mode": "reduce-overhead"},
 }
-PROMPTED = "all four"
 Calls = dict[str, Callable[[], Any]]
 
 
@@ -115,7 +115,8 @@ def in_this_process(way: str, device: str, quick: bool) -> dict[str, Any]:
     base, rounds = base_model(device, quick), 2 if quick else 20
     if way == "cat":
         timings = cat(base, device, rounds)
-        return {"ways": timings.summary("autograd"), "peak_mib": device_peak_mib(device)}
+        times = {way: asdict(Ratio.of(timings.ratios("autograd", way))) for way in timings.wall}
+        return {"ways": timings.summary("autograd"), "times": times, "peak_mib": device_peak_mib(device)}
     return predictions(way, base, device, rounds) | {"weights": asdict(Weights.of(base.module))}
 
 
@@ -151,13 +152,9 @@ def predicted(variant: str, found: dict[str, Any], limits: Limits) -> list[Figur
         share = 100 * floors[name] / row["median_s"]
         figures.append(Figure(what=f"share of the card's limit, {variant}: {name}", value=share, unit="%"))
     if "native" in ways:
-        speed = midsize.HORIZON * ways["native"]["ratio"]
-        what = f"a chunk of 8 steps against 8 native actions, {variant}"
-        figures.append(Figure(what=what, value=speed, unit="x", at_least=chunk.AT_LEAST))
+        figures.append(chunk.saved(ways["native"], f", {variant}"))
     if PROMPTED in ways:
-        added = 100 * (ways[PROMPTED]["ratio"] - 1)
-        what = f"time that a mask and a prompt add, {variant}: {PROMPTED}"
-        figures.append(Figure(what=what, value=added, unit="%", at_most=overhead.AT_MOST))
+        figures.append(overhead.added(PROMPTED, ways[PROMPTED], f", {variant}")[0])
     return [*figures, Figure(what=f"peak device memory, {variant}", value=found["peak_mib"], unit="MiB")]
 
 
@@ -172,11 +169,11 @@ def least_seconds(found: dict[str, Any], limits: Limits) -> dict[str, float]:
 
 
 def tuned(found: dict[str, Any]) -> list[Figure]:
-    """The figures of stage cat."""
+    """The figures of stage cat: ratios of autograd's time to that of each other way."""
     figures = [
-        Figure(
+        Ratio(**found["times"][way]).figure(
+            lambda ratio: ratio,
             what=f"samples/s of a pass of stage cat, {way} against autograd",
-            value=1 / found["ways"][way]["ratio"],
             unit="x",
             at_least=training.AT_LEAST[way],
         )

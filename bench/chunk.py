@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import midsize, predictions
 from bench.report import Figure, Report, parser, publish
+from bench.timing import Ratio
 
 if TYPE_CHECKING:
     from pixelvla_openvla.adapter import OpenVLAAdapter
@@ -38,20 +39,27 @@ def predictors(base: OpenVLAAdapter, ways: Iterable[str] = WAYS) -> dict[str, Ca
     return calls
 
 
+def saved(native: dict[str, Any], variant: str = "") -> Figure:
+    """How many times as long as a chunk 8 native actions take.
+
+    Args:
+        native: The row of `Timings.summary`, its ratio to a chunk.
+    """
+    what = f"a chunk of 8 steps against 8 native actions{variant}"
+    return Ratio(**native["ratio"]).figure(
+        lambda ratio: midsize.HORIZON * ratio, what=what, unit="x", at_least=AT_LEAST
+    )
+
+
 def measure(quick: bool) -> Report:
     found = predictions.measure("bench.chunk", WAYS, quick)
-    chunk, native = found["ways"]["chunk"], found["ways"]["native"]
-    speed = midsize.HORIZON * native["ratio"]
+    ways = found["ways"]
     figures = [
-        Figure(what="a chunk of 8 steps against 8 native actions", value=speed, unit="x", at_least=AT_LEAST),
-        Figure(what="latency of a chunk of 8 steps", value=1000 * chunk["median_s"], unit="ms"),
-        Figure(what="latency of one native action", value=1000 * native["median_s"], unit="ms"),
+        saved(ways["native"]),
+        Figure(what="latency of a chunk of 8 steps", value=1000 * ways["chunk"]["median_s"], unit="ms"),
+        Figure(what="latency of one native action", value=1000 * ways["native"]["median_s"], unit="ms"),
     ]
-    figures += [
-        Figure(what=f"peak memory of a prediction: {way}", value=value, unit="MiB")
-        for way, value in found["peak_mib"].items()
-    ]
-    return Report(figures=figures, details=found)
+    return Report(figures=[*figures, *predictions.peaks(found)], details=found)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bench import midsize
+from bench.report import Figure
 from bench.timing import in_turn, own_process, peak_mib
 
 if TYPE_CHECKING:
@@ -37,6 +38,14 @@ def in_this_process(way: str, predictors: Predictors, ways: Iterable[str], to: s
         for _ in range(3):
             call()
         return peak_mib()
-    timings = in_turn(predictors(base, ways), rounds=3 if quick else 9)
+    timings = in_turn(predictors(base, ways), rounds=3 if quick else 15)
     size = midsize.lm_parameters(base)
     return {"ways": timings.summary(to), "lm_parameters": size, "threads": torch.get_num_threads()}
+
+
+def peaks(found: Mapping[str, Any]) -> list[Figure]:
+    """The figures of memory in what `measure` returned."""
+    return [
+        Figure(what=f"peak memory of a prediction: {way}", value=value, unit="MiB")
+        for way, value in found["peak_mib"].items()
+    ]

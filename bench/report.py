@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 JSON = dict[str, Any]
+VERDICTS = {True: "met", False: "MISSED", None: "unsure"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,8 @@ class Figure:
         unit: Such as "s", "%", "x" (times), "MiB", "/s".
         at_most: The target, if smaller is better.
         at_least: The target, if larger is better.
+        low: Where the value's confidence interval begins, if it has one.
+        high: Where it ends.
     """
 
     what: str
@@ -27,13 +30,19 @@ class Figure:
     unit: str
     at_most: float | None = None
     at_least: float | None = None
+    low: float | None = None
+    high: float | None = None
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None without one."""
+        """Whether the target is met; None without one, or if the interval reaches across it."""
+        answers = {self._meets(value) for value in (self.value, self.low, self.high) if value is not None}
+        return answers.pop() if len(answers) == 1 else None
+
+    def _meets(self, value: float) -> bool | None:
         if self.at_most is not None:
-            return self.value <= self.at_most
-        return None if self.at_least is None else self.value >= self.at_least
+            return value <= self.at_most
+        return None if self.at_least is None else value >= self.at_least
 
     @property
     def target(self) -> str:
@@ -43,7 +52,10 @@ class Figure:
         return "" if self.at_least is None else f"at least {amount(self.at_least, self.unit)}"
 
     def to_json(self) -> JSON:
-        shown = {"what": self.what, "value": self.value, "unit": self.unit, "text": amount(self.value, self.unit)}
+        text = amount(self.value, self.unit)
+        if self.low is not None and self.high is not None:
+            text += f" ({amount(self.low, '')} to {amount(self.high, '')})"
+        shown = {"what": self.what, "value": self.value, "unit": self.unit, "text": text}
         return {**shown, "target": self.target, "met": self.met}
 
 
@@ -75,7 +87,7 @@ class Report:
 def amount(value: float, unit: str) -> str:
     """The number with three digits and its unit."""
     number = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    return f"{number}{unit}" if unit == "/s" else f"{number} {unit}"
+    return f"{number}{unit}" if unit == "/s" else f"{number} {unit}".strip()
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -99,5 +111,5 @@ def readable(report: JSON) -> str:
 
 
 def _line(figure: JSON) -> str:
-    judged = f"  ({figure['target']}: {'met' if figure['met'] else 'MISSED'})" if figure["target"] else ""
-    return f"{figure['text']:>12}  {figure['what']}{judged}"
+    judged = f"  ({figure['target']}: {VERDICTS[figure['met']]})" if figure["target"] else ""
+    return f"{figure['text']:>24}  {figure['what']}{judged}"

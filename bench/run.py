@@ -66,11 +66,11 @@ def run(names: Sequence[str], quick: bool, results: Path, page: Path | None) -> 
         write_json(results, kept)
         if page is not None:
             text = page.read_text(encoding="utf-8")
-            write_text(page, table.into_page(text, table.render(_ordered(kept))))
+            write_text(page, table.into_page(text, table.render(ordered(kept))))
     return fine
 
 
-def _ordered(results: dict[str, Any]) -> dict[str, Any]:
+def ordered(results: dict[str, Any]) -> dict[str, Any]:
     """In the order in which benchmarks run, whatever the order in the file."""
     return {name: results[name] for name in BENCHMARKS if name in results}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 BEGIN, END = "<!-- begin: written by python -m bench.run -->", "<!-- end -->"
 JSON = Mapping[str, Any]
-MET = {True: "yes", False: "**no**"}
+MET = {True: "yes", False: "**no**", None: "unsure"}
 
 
 def render(results: Mapping[str, JSON]) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from bench.report import Figure
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,24 +36,41 @@ class Timings:
         seconds = getattr(self, clock)
         return [a / b for a, b in zip(seconds[name], seconds[to], strict=True)]
 
-    def ratio(self, name: str, to: str, clock: str = "wall") -> float:
-        """Median of the rounds' ratios."""
-        return statistics.median(self.ratios(name, to, clock))
-
     def summary(self, to: str) -> dict[str, Any]:
-        """Medians of everything, and the quartiles of the ratios to one of the calls."""
-        return {name: self._row(name, to) for name in self.wall}
-
-    def _row(self, name: str, to: str) -> dict[str, float]:
-        low, _, high = statistics.quantiles(self.ratios(name, to), n=4, method="inclusive")
+        """Name -> medians in seconds, and "ratio" and "cpu_ratio" to one of the calls as `Ratio` in JSON."""
         return {
-            "median_s": statistics.median(self.wall[name]),
-            "cpu_s": statistics.median(self.cpu[name]),
-            "ratio": self.ratio(name, to),
-            "ratio_quartile_low": low,
-            "ratio_quartile_high": high,
-            "cpu_ratio": self.ratio(name, to, "cpu"),
+            name: {
+                "median_s": statistics.median(self.wall[name]),
+                "cpu_s": statistics.median(self.cpu[name]),
+                "ratio": asdict(Ratio.of(self.ratios(name, to))),
+                "cpu_ratio": asdict(Ratio.of(self.ratios(name, to, "cpu"))),
+            }
+            for name in self.wall
         }
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Median of the rounds' ratios, and its 95 % confidence interval, whatever the distribution (order statistics)."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, ratios: Sequence[float]) -> Ratio:
+        """With fewer than six rounds the interval is from the least to the greatest."""
+        ordered, n = sorted(ratios), len(ratios)
+        cut, tail = 0, 0.5**n
+        while 2 * tail <= 0.05:
+            cut += 1
+            tail += math.comb(n, cut) * 0.5**n
+        cut = max(cut - 1, 0)
+        return cls(statistics.median(ordered), ordered[cut], ordered[n - 1 - cut])
+
+    def figure(self, change: Callable[[float], float], **words: Any) -> Figure:
+        """A figure with the interval, each value mapped by a rising function."""
+        return Figure(value=change(self.median), low=change(self.low), high=change(self.high), **words)
 
 
 def in_turn(calls: Mapping[str, Callable[[], object]], rounds: int, wait: Callable[[], None] = lambda: None) -> Timings:

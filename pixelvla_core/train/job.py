@@ -90,6 +90,7 @@ def run_stage(job: Job, index: int, start: Start | None, interrupt: Interrupt) -
     """Train the stage at ``index``, from its beginning or from where a checkpoint stands."""
     step = start.position.step if start else 0
     name, stage = job.recipe.run[index], job.stage(index)
+    job.accelerator.free_memory()  # lets go of the last stage's wrapper, whose hooks would go on reducing gradients
     table = freeze.apply(job.model, stage.train)
     _announce(job, name, stage, table)
     job.model.train()

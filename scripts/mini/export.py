@@ -44,6 +44,7 @@ def export(run: Path, out: Path, command: str = COMMAND, measured: dict[str, flo
     _check(loaded, base, contract)
     base.norm_stats = {KEY: {"action": {**contract.statistics.to_json(), "mask": list(contract.mask)}}}
     base.save_pretrained(out, dtype=torch.bfloat16)
+    (out / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone, and wheels keep that
     write_json(out / "provenance.json", provenance(loaded, contract, out, command, measured or {}))
 
 
