@@ -32,5 +32,5 @@ def evaluate(run: Path, out: Path | None, name: str, **options: Any) -> None:
     """
     from pixelvla_core.evaluate.run import evaluate as measure
 
-    given = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
+    given: dict[str, Any] = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
     measure(run, out=out, name=name, **{key: value for key, value in given.items() if value not in (None, [])})

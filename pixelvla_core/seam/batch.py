@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -41,11 +42,12 @@ class Sample:
     key: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Movable:
     """A dataclass of tensors, and of mappings and tuples of them, that moves as one."""
 
-    def to(self, device: torch.device | str):
-        def move(value):
+    def to(self, device: torch.device | str) -> Self:
+        def move(value: Any) -> Any:
             if isinstance(value, Tensor | _Movable):
                 return value.to(device)
             if isinstance(value, Mapping):

@@ -119,6 +119,8 @@ class ThirdPartyBackbone:
 
     def native_loss(self, prefix: Prefix, batch: Batch) -> Tensor:
         """The base's own objective: mean squared error of its own action layer."""
+        assert batch.actions_BHA is not None, "a training batch has actions"
+        assert batch.action_valid_BH is not None, "and says which are valid"
         H = self.spec.action.horizon
         valid_BH = batch.action_valid_BH[:, :H]
         error_BHA = self.native_actions(prefix, batch) - batch.actions_BHA[:, :H]

@@ -23,8 +23,11 @@ STRIPS = 6
 class Named(Protocol):
     """What the report must know of a method: its folder and its title."""
 
-    name: str
-    title: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
 
 
 def write(out: Path, methods: Sequence[Named], seconds: Mapping[str, float]) -> Path:

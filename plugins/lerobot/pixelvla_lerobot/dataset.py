@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelvla_core.api import Sample
+from pixelvla_core.api import Prompt, Sample
 from pixelvla_core.contract import ActionContract, lint
 from pixelvla_core.errors import DataError
 from pixelvla_lerobot.config import LeRobotConfig
@@ -68,9 +68,12 @@ class LeRobotSamples:
         row, columns = int(self._rows[index]), self._columns
         steps_H = np.arange(row, row + horizon)
         last = columns.starts_E[columns.episode_N[row] + 1] - 1
-        prompts, masks = self._prompting.draw(row, rng) if self._prompting else ((), None)
         instruction = str(columns.tasks[columns.task_N[row]])
-        if prompts:
+        prompts: tuple[Prompt, ...] = ()
+        masks: np.ndarray | None = None
+        if self._prompting:
+            prompts, masks = self._prompting.draw(row, rng)
+        if self._prompting and prompts:
             instruction = self._prompting.word(instruction, row, rng)
         return Sample(
             images={self.camera: self._images.frame(row)} if images else {},
