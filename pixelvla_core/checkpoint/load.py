@@ -59,6 +59,7 @@ def load(
     manifest = verify(folder, skip=(OPTIMIZER,))
     _check_installed(manifest, registry, folder)
     recipe = load_recipe(folder / RECIPE, registry=registry)
+    assert recipe.backbone is not None, "every checkpoint has a backbone"
     weights = registry.locate(recipe.backbone.name, _weights(folder, manifest, base_weights))
     built = replace(recipe, backbone=replace(recipe.backbone, weights=weights))
     model = assemble(built, contract=read_contract(folder), registry=registry)
@@ -98,7 +99,7 @@ def _weights(folder: Path, manifest: Manifest, given: str | None) -> str | None:
     if manifest.base["stored"] == "folder":
         return str(folder / BASE)
     weights = given or moved(manifest.base["weights"])
-    if Path(weights).is_absolute() and not Path(weights).is_dir():
+    if weights is not None and Path(weights).is_absolute() and not Path(weights).is_dir():
         raise CheckpointError(
             f"{folder} lies on base weights in {weights}, which is not a folder (any more). Set the environment "
             f"variable {VARIABLE} to the folder where they are now."

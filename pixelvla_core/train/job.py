@@ -102,7 +102,7 @@ def run_stage(job: Job, index: int, start: Start | None, interrupt: Interrupt) -
     objective = Objective(job.model, stage)
     prepared, optimizer = accelerator.prepare(objective, make_optimizer(objective, stage))
     bare = accelerator.unwrap_model(prepared)
-    if start is not None and step:
+    if start is not None and start.folder is not None and step:
         restore_optimizer(bare, optimizer.optimizer, start.folder)
     loop = Loop(
         name=name,

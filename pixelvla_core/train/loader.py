@@ -77,7 +77,7 @@ class Source(Dataset):
             self.data.sample(index, horizon=self.model.head.horizon, rng=rng, images=not blind)
             for index, rng in zip(indices, rngs, strict=True)
         ]
-        if blind:
+        if self.cache is not None and blind:
             return Item(actions_only(self.model, samples), past=self.cache.past(indices))
         batch = self.model.collate([seen(sample, self.stage) for sample in samples], train=True)
         return Item(batch, features=None if self.cache is None else self.cache.features(indices))
@@ -85,7 +85,8 @@ class Source(Dataset):
 
 def actions_only(model: PixelVLA, samples: list[Sample]) -> Batch:
     """A batch without observations: all that the head needs beside a past."""
-    actions_BHA, valid_BH = collate_actions([s.actions for s in samples], [s.action_valid for s in samples])
+    actions = [s.actions for s in samples if s.actions is not None]
+    actions_BHA, valid_BH = collate_actions(actions, [s.action_valid for s in samples])
     if model.contract is not None:
         actions_BHA = model.contract.normalize(actions_BHA)
     keys = tuple(sample.key for sample in samples)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pixelvla_core.errors import UserError
 from pixelvla_core.train.optim import learning_rate, set_learning_rate
 from pixelvla_core.train.order import Order, Slot
+from pixelvla_core.train.state import whole
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -91,7 +92,7 @@ class Loop:
 
     def _note(self, loss: Tensor, norm: Tensor | None) -> None:
         """Keep loss and gradient norm; on a CPU look at them at once, so that not even this step is taken."""
-        norm = torch.zeros(()) if norm is None else getattr(norm, "full_tensor", lambda: norm)()
+        norm = torch.zeros(()) if norm is None else whole(norm)
         self._seen.append((self.step + 1, torch.stack([loss.float(), norm.detach().to(loss.device).float()])))
         if self.accelerator.device.type == "cpu":
             self._look()

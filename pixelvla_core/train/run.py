@@ -66,6 +66,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False, registry: Registry | 
 
 
 def _train(recipe: Recipe, out: Path, registry: Registry, accelerator: Accelerator) -> Path:
+    assert recipe.data is not None  # by check_complete
     data = registry.get("dataset", recipe.data.name)
     dataset = data.build(configure(data, recipe.data.options, "data.options"))
     start = _start(recipe, out, dataset.fingerprint, accelerator.num_processes, registry)
@@ -126,6 +127,7 @@ def _absolute(recipe: Recipe) -> Recipe:
     """Name local folders so that they are found from any working directory."""
     if recipe.start is not None:
         recipe = replace(recipe, start=str(Path(recipe.start).resolve()))
+    assert recipe.backbone is not None  # by check_complete
     weights = recipe.backbone.weights
     if weights is None or not Path(weights).is_dir():
         return recipe

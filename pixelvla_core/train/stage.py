@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from pixelvla_core.errors import UserError
 if TYPE_CHECKING:
     from pixelvla_core.model.pixelvla import PixelVLA
     from pixelvla_core.recipe import Stage
+    from pixelvla_core.seam.backbone import NativeBackbone
     from pixelvla_core.seam.batch import Batch, Features
     from pixelvla_core.seam.prefix import Past
 
@@ -35,10 +36,11 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch, features: Features | None = None, past: Past | None = None) -> Tensor:
         """The mean loss of a batch, float32."""
+        assert batch.actions_BHA is not None, "a training batch has actions"
         with precision(self.stage, batch.actions_BHA.device.type):
             if self.stage.objective == "native":
                 prefix = self.model.prefix(batch, features)
-                return self.model.backbone.native_loss(prefix, batch).float()
+                return cast("NativeBackbone", self.model.backbone).native_loss(prefix, batch).float()
             if past is None and self.only_head:
                 # Nothing before the head's queries learns: its keys and values are all that they need of it.
                 past = self.model.prefill(batch, features)
@@ -74,8 +76,9 @@ def checkpoint_gradients(module: nn.Module) -> None:
         UserError: the base offers no ``gradient_checkpointing_enable``.
     """
     for part in module.modules():
-        if hasattr(part, "gradient_checkpointing_enable"):
-            part.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        enable = getattr(part, "gradient_checkpointing_enable", None)
+        if callable(enable):
+            enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             return
     raise UserError(
         "The stage sets grad_checkpointing, but this backbone's module offers no gradient_checkpointing_enable(). "

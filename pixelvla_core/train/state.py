@@ -104,5 +104,5 @@ def like(value: Tensor, parameter: Tensor) -> Tensor:
     if hasattr(parameter, "placements"):
         from torch.distributed.tensor import distribute_tensor
 
-        return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+        return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)  # type: ignore[attr-defined]
     return value.to(parameter.device)
