@@ -119,7 +119,7 @@ def _plugins() -> list[Finding]:
         remedy = f"{reinstall_command(plugin.distribution)}   (or uninstall {plugin.distribution})"
         findings.append(Finding(name=f"plugin {plugin.name}", ok=False, found=plugin.reason, remedy=remedy))
     for claims in manager.registry.conflicts():
-        name = f"{claims[0].kind} {claims[0].component.name}"
+        name = str(claims[0]).replace("'", "")
         remedy = f"uninstall one of {', '.join(claim.distribution for claim in claims)}"
         findings.append(Finding(name=name, ok=False, found=describe_conflict(claims), remedy=remedy))
     return findings
