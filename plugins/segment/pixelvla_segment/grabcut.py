@@ -36,8 +36,11 @@ class GrabCut:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise UserError(f"The image is {image.dtype}{list(image.shape)}; expected uint8[height, width, 3], RGB.")
         marks = Marks.of(prompts, image.shape[:2])
-        if not (marks.inside.any() or marks.boxes.any()):
-            raise UserError("The prompts mark nothing: give a point, line, box or mask; negative points only exclude.")
+        if not ((marks.inside | marks.boxes) & ~marks.outside).any():
+            raise UserError(
+                "The prompts mark nothing: give a point, line, box or mask that negative points do not take back; "
+                "those only exclude."
+            )
         if marks.masked.any() and not marks.boxes.any() and (marks.inside == marks.masked).all():
             return marks.masked & ~marks.outside if (marks.masked & ~marks.outside).any() else marks.masked
         return self._cut(image, marks)
