@@ -88,6 +88,11 @@ def resolve(words: list[str]) -> tuple[click.Command, click.Context, list[str]]:
     return command, context, words
 
 
+def unknown_command(command: click.Command, rest: list[str]) -> bool:
+    """Whether a group is followed by a word that is none of its commands."""
+    return isinstance(command, click.Group) and bool(rest) and not rest[0].startswith("-")
+
+
 def plain(words: str) -> list[str]:
     """The words of a command; ``[LAYER ...]`` and the like count as given once."""
     return shlex.split(words.replace("[", " ").replace("]", " ").replace("...", " "))[1:]
@@ -97,7 +102,7 @@ def plain(words: str) -> list[str]:
 def test_every_command_parses(page: str, words: str) -> None:
     """With all its required arguments, options that exist, and values of the right kind."""
     command, context, rest = resolve(plain(words) if "key=" in words or " [" in words else shlex.split(words)[1:])
-    assert command is not cli or not rest or rest[0].startswith("-"), f"{page}: there is no command {rest[0]!r}"
+    assert not unknown_command(command, rest), f"{page}: {words}: there is no command {rest[0]!r}"
     try:
         command.make_context(command.name, list(rest), parent=context.parent)
     except click.exceptions.Exit:
@@ -109,7 +114,7 @@ def test_every_command_parses(page: str, words: str) -> None:
 @pytest.mark.parametrize(("page", "words"), sorted(set(inline_commands())))
 def test_every_command_named_in_a_sentence_exists(page: str, words: str) -> None:
     command, _, rest = resolve(plain(words))
-    assert command is not cli or not rest or rest[0].startswith("-"), f"{page}: there is no command {rest[0]!r}"
+    assert not unknown_command(command, rest), f"{page}: {words}: there is no command {rest[0]!r}"
     known = {name for parameter in command.params for name in parameter.opts} | {"--help", "-h", "--version"}
     unknown = {word.split("=")[0] for word in rest if word.startswith("-")} - known
     assert not unknown, f"{page}: {words} has no {unknown}"

@@ -37,6 +37,7 @@ def small(command: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.gl
 @pytest.mark.skipif(not has_mini(), reason="openvla-mini is not shipped")
 def test_the_quickstart_runs(tmp_path: Path, monkeypatch, capsys) -> None:
