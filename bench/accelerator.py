@@ -85,7 +85,7 @@ def cat(base: OpenVLAAdapter, device: str, rounds: int) -> Timings:
     from pixelvla_core.recipe import Stage
     from pixelvla_core.train.stage import Objective
 
-    stage = Stage(train=["head"], batch_size=8, prompts=False, precision="bfloat16")
+    stage = Stage(train=["head"], steps=rounds, batch_size=8, prompts=False, precision="bfloat16")
     model, frames = midsize.wrapped(base), training.Frames()
     freeze.apply(model, stage.train)
     rng = np.random.default_rng(0)
