@@ -106,8 +106,10 @@ def test_another_os_error_keeps_its_traceback(command):
 
 def test_ctrl_c_ends_a_real_process_with_130_and_one_line():
     code = (
-        "import sys, time, click\n"
+        "import signal, sys, time, click\n"
         "from pixelvla_core.cli import main as m\n"
+        # A shell's background jobs begin with the signal ignored, and so does what they start.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "@m.cli.command('sleep')\n"
         "def sleep():\n"
         "    print('ready', flush=True); time.sleep(60)\n"
