@@ -22,7 +22,7 @@ from bench import chunk, midsize, overhead, training
 from bench.limits import Limits, Weights, measure_limits, operations, waiter
 from bench.overhead import PROMPTED
 from bench.report import Figure, Report, parser, publish
-from bench.timing import Ratio, Timings, in_turn, own_process, peak_mib
+from bench.timing import Timings, in_turn, own_process, peak_mib
 
 if TYPE_CHECKING:
     from pixelvla_openvla.adapter import OpenVLAAdapter
@@ -115,8 +115,8 @@ def in_this_process(way: str, device: str, quick: bool) -> dict[str, Any]:
     base, rounds = base_model(device, quick), 2 if quick else 20
     if way == "cat":
         timings = cat(base, device, rounds)
-        times = {way: asdict(Ratio.of(timings.ratios("autograd", way))) for way in timings.wall}
-        return {"ways": timings.summary("autograd"), "times": times, "peak_mib": device_peak_mib(device)}
+        speedups = {way: timings.speedup(way, "autograd") for way in timings.wall}
+        return {"ways": timings.summary("autograd"), "speedups": speedups, "peak_mib": device_peak_mib(device)}
     return predictions(way, base, device, rounds) | {"weights": asdict(Weights.of(base.module))}
 
 
@@ -139,7 +139,8 @@ def measure(device: str, quick: bool) -> Report:
             figures += predicted(variant, found[variant], limits)
             notes += [f"{variant}, {name}: {why}" for name, why in found[variant]["failures"].items()]
     if "cat" in found:
-        figures += tuned(found["cat"])
+        figures += training.speedups(found["cat"]["speedups"])
+        figures.append(Figure(what="peak device memory, stage cat", value=found["cat"]["peak_mib"], unit="MiB"))
     return Report(figures=figures, details=found, notes=notes)
 
 
@@ -166,20 +167,6 @@ def least_seconds(found: dict[str, Any], limits: Limits) -> dict[str, float]:
         PROMPTED: limits.floor_s(weights.chunk(work[PROMPTED])),
         "native": limits.floor_s(weights.native(work["native"], midsize.ACTION_DIM)),
     }
-
-
-def tuned(found: dict[str, Any]) -> list[Figure]:
-    """The figures of stage cat: ratios of autograd's time to that of each other way."""
-    figures = [
-        Ratio(**found["times"][way]).figure(
-            lambda ratio: ratio,
-            what=f"samples/s of a pass of stage cat, {way} against autograd",
-            unit="x",
-            at_least=training.AT_LEAST[way],
-        )
-        for way in ("frozen", "hidden")
-    ]
-    return [*figures, Figure(what="peak device memory, stage cat", value=found["peak_mib"], unit="MiB")]
 
 
 def main() -> None:

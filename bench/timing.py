@@ -48,6 +48,10 @@ class Timings:
             for name in self.wall
         }
 
+    def speedup(self, name: str, over: str) -> dict[str, Any]:
+        """How many times as fast as `over` a call is: "wall" and "cpu", each a `Ratio` in JSON."""
+        return {clock: asdict(Ratio.of(self.ratios(over, name, clock))) for clock in ("wall", "cpu")}
+
 
 @dataclass(frozen=True)
 class Ratio:
