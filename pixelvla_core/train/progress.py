@@ -104,12 +104,19 @@ def duration(seconds: float) -> str:
 
 
 def memory() -> dict[str, float]:
-    """Peak memory of this process so far in MiB: resident, and of the GPU where there is one."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes on macOS, in KiB elsewhere
-    found = {"rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
+    """Memory of this process in MiB: resident now, and the peak on the GPU where there is one."""
+    found = {"rss_mib": resident_mib()}
     if torch.cuda.is_available():
         found["cuda_mib"] = torch.cuda.max_memory_allocated() / 2**20
     return found
+
+
+def resident_mib() -> float:
+    """Resident memory of this process; where the system does not say, its peak."""
+    statm = Path("/proc/self/statm")
+    if statm.is_file():
+        return int(statm.read_text(encoding="ascii").split()[1]) * resource.getpagesize() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
 
 
 def forget_after(path: Path, step: int) -> None:
