@@ -3,10 +3,11 @@
     python scripts/mini/ground.py WARM PICTURES OUT [--steps N] [--seed N]
 
 OpenVLA starts from a vision-language model that was trained to answer questions about pictures. Here the questions are
-"In: Where is the red cube? Out:", one for each thing in the picture, one behind the other in one sequence, and the
-answer is three of the action ids: where the thing is from the gripper, in x, y and z.
+"In: Where is the red cube? Out:", answered with three of the action ids, where the thing is from the gripper in x, y
+and z, and OpenVLA's own "What action should the robot take to pick up the red cube?", answered with what the expert
+would do first. There is one for each thing in the picture, one behind the other in one sequence.
 
-Shapes: B batch, L text length, N patches, D model width.
+Shapes: B batch, L text length, N patches, S whole sequence, D model width, H heads.
 """
 
 from __future__ import annotations
@@ -14,21 +15,41 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from pictures import COLOURS, NOUNS, Pictures, load
+from pictures import COLOURS, LIMITS, NOUNS, PATCHES, REACH, Pictures, load
 from pixelvla_openvla import OpenVLA
 from pixelvla_openvla.openvla import IGNORE, pad
+from pixelvla_openvla.processing import prompt_text
+from pixelvla_tabletop.language import instruction
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from warm_up import pixels, words
+from warm_up import SEEN, pixels, words
 
-REACH = 0.12
-"""Metres that the outermost ids stand for."""
+ACT = 0.6
+"""Share of the questions that ask for an action."""
+
+LOOK_LAYER, LOOK_HEADS = 2, 2
+"""These heads are told where to look: which words belong to which patch is the hardest thing to find out alone."""
 
 COLOUR_NAMES = list(COLOURS)
+
+
+@dataclass
+class Asked:
+    """Questions about one picture, one behind the other.
+
+    Attributes:
+        ids, labels: the sequence, BOS first; IGNORE where nothing is to be answered.
+        things: which thing an answer's token is about; -1 at the others.
+    """
+
+    ids: list[int]
+    labels: list[int]
+    things: list[int]
 
 
 class Questions:
@@ -36,41 +57,66 @@ class Questions:
 
     def __init__(self, model: OpenVLA, tokenizer: Tokenizer, data: Pictures) -> None:
         self.model, self.tokenizer, self.data = model, tokenizer, data
-        self.answers = model.actions.encode(np.nan_to_num(data.away / REACH))
+        self.places = model.actions.encode(np.nan_to_num(data.away / REACH))
+        self.actions = model.actions.encode(np.nan_to_num(data.actions / LIMITS))
 
-    def ask(self, row: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
-        """Ids and labels of every question about one picture, in random order; BOS first."""
-        ids, labels = [int(self.model.config.text["bos_token_id"])], [IGNORE]
-        things = np.flatnonzero(~np.isnan(self.data.away[row, :, 0]))
-        for thing in rng.permutation(things):
-            question = self.tokenizer.encode(f"In: Where is the {self._name(row, thing)}?\nOut:").ids
-            answer = self.answers[row, thing].tolist()
-            ids += [*question, self.model.config.empty_token_id, *answer]
-            labels += [IGNORE] * (len(question) + 1) + answer
-        return ids, labels
+    def ask(self, row: int, rng: np.random.Generator) -> Asked:
+        """A question about everything in one picture, in random order."""
+        asked = Asked([int(self.model.config.text["bos_token_id"])], [IGNORE], [-1])
+        for thing in rng.permutation(np.flatnonzero(~np.isnan(self.data.away[row, :, 0]))):
+            text, answer = self._act(row, thing, rng) if rng.random() < ACT else self._where(row, thing)
+            question = [*self.tokenizer.encode(text).ids, self.model.config.empty_token_id]
+            asked.ids += [*question, *answer.tolist()]
+            asked.labels += [*[IGNORE] * len(question), *answer.tolist()]
+            asked.things += [*[-1] * (len(question) - 1), *[int(thing)] * len(answer), -1]
+        return asked
+
+    def _where(self, row: int, thing: int) -> tuple[str, np.ndarray]:
+        return f"In: Where is the {self._name(row, thing)}?\nOut:", self.places[row, thing]
+
+    def _act(self, row: int, thing: int, rng: np.random.Generator) -> tuple[str, np.ndarray]:
+        """What to do first is the same for every task that begins with grasping the thing."""
+        name, others = self._name(row, thing), self._others(row, thing)
+        tasks = ("open_drawer", "close_drawer") if name == "drawer" else ("pick", "move_near" if others else "pick")
+        task = str(rng.choice(tasks))
+        reference = str(rng.choice(others)) if task == "move_near" else None
+        text = instruction(task, int(rng.integers(1000)), name, reference)
+        return prompt_text(text)[0], self.actions[row, thing]
+
+    def _others(self, row: int, thing: int) -> list[str]:
+        objects = np.flatnonzero(self.data.things[row, :, 0] >= 0)
+        return [self._name(row, other) for other in objects if other != thing]
 
     def _name(self, row: int, thing: int) -> str:
         colour, noun, _ = self.data.things[row, thing]
         return "drawer" if colour < 0 else f"{COLOUR_NAMES[colour]} {NOUNS[noun]}"
 
     def loss(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross entropy of the answers, and figures for the log (the error in metres)."""
+        """The loss, and figures for the log."""
         asked = [self.ask(row, rng) for row in rows]
-        ids = pad([ids for ids, _ in asked], self.model.config.pad_token_id)
-        labels_BL = pad([labels for _, labels in asked], IGNORE)[:, 1:]
         model = self.model
+        ids_BL = pad([one.ids for one in asked], model.config.pad_token_id)
+        labels_BL = pad([one.labels for one in asked], IGNORE)[:, 1:]
         patches_BND = model.image_tokens(pixels(model, self.data.images[rows]))[0]
-        text_BLD = model.embed(ids)
+        text_BLD = model.embed(ids_BL)
         # Padding stands on the right and attention is causal, so no mask is needed.
-        tokens = torch.cat([text_BLD[:, :1], patches_BND, text_BLD[:, 1:]], 1)
-        hidden = model.language_model.model(inputs_embeds=tokens, use_cache=False).last_hidden_state
-        before_BLD = hidden[:, -labels_BL.shape[1] - 1 : -1]
-        wanted = labels_BL != IGNORE
-        logits = model.language_model.lm_head(before_BLD[wanted])
-        answers = labels_BL[wanted]
-        loss = nn.functional.cross_entropy(logits, answers)
-        found, true = (model.actions.decode(i.numpy()) for i in (logits.argmax(-1), answers))
-        return loss, {"answer": loss, "error_mm": torch.tensor(1000 * REACH * np.abs(found - true).mean())}
+        tokens_BSD = torch.cat([text_BLD[:, :1], patches_BND, text_BLD[:, 1:]], 1)
+        out = model.language_model.model(inputs_embeds=tokens_BSD, use_cache=False, output_attentions=True)
+        before_BLD = out.last_hidden_state[:, -labels_BL.shape[1] - 1 : -1]
+        wanted_BL = labels_BL != IGNORE
+        logits, answers = model.language_model.lm_head(before_BLD[wanted_BL]), labels_BL[wanted_BL]
+        answer = nn.functional.cross_entropy(logits, answers)
+        look = self._look(out.attentions[LOOK_LAYER][:, :LOOK_HEADS], rows, pad([one.things for one in asked], -1))
+        right = (logits.argmax(-1) - answers).abs() <= 1
+        return answer + look, {"answer": answer, "look": look, "within a bin": right.float().mean()}
+
+    def _look(self, attention_BHSS: Tensor, rows: np.ndarray, things_BL: Tensor) -> Tensor:
+        """How little some heads look at the patches of the thing that is asked for, from before each answer's token."""
+        sample, place = (things_BL >= 0).nonzero(as_tuple=True)
+        seen = self.data.share[rows][sample, :, things_BL[sample, place]] > SEEN
+        patches = attention_BHSS[sample, :, place + PATCHES, 1 : 1 + PATCHES]  # BOS stands before the patches
+        mass = (patches * torch.from_numpy(seen)[:, None]).sum(-1)[torch.from_numpy(seen.any(-1))]
+        return -(mass + 1e-6).log().mean()
 
 
 def train(model: OpenVLA, questions: Questions, steps: int, batch_size: int, lr: float, seed: int) -> None:
@@ -91,10 +137,8 @@ def train(model: OpenVLA, questions: Questions, steps: int, batch_size: int, lr:
         optimizer.zero_grad()
         schedule.step()
         if step % 50 == 0 or step == steps:
-            print(
-                f"step {step}/{steps}  {step * batch_size / (time.time() - start):.0f} pictures/s  {words(figures)}",
-                flush=True,
-            )
+            rate = step * batch_size / (time.time() - start)
+            print(f"step {step}/{steps}  {rate:.0f} pictures/s  {words(figures)}", flush=True)
     with torch.no_grad():
         print("held out: ", words(questions.loss(np.arange(last, last + min(held_out, 256)), rng)[1]))
 
@@ -104,12 +148,13 @@ def main() -> None:
     parser.add_argument("warm", type=Path)
     parser.add_argument("pictures", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--batch-size", type=int, default=48)
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     model = OpenVLA.from_pretrained(args.warm)
+    model.language_model.set_attn_implementation("eager")  # the only one that shows its attention
     questions = Questions(model, Tokenizer.from_file(str(args.warm / "tokenizer.json")), load(args.pictures))
     train(model, questions, args.steps, args.batch_size, args.lr, args.seed)
     model.save_pretrained(args.out, dtype=torch.float32)

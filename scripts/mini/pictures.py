@@ -11,7 +11,7 @@ import argparse
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -19,12 +19,19 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 
 import numpy as np
 from PIL import Image
+from pixelvla_tabletop.expert import SPEED, TURN, Expert
 from pixelvla_tabletop.furniture import HANDLE_X, HANDLE_Z
 from pixelvla_tabletop.objects import COLOURS, TRAIN_SHAPES
 
 SIZE, GRID = 112, 8
 PATCHES = GRID * GRID
 NOUNS = [shape.noun for shape in TRAIN_SHAPES]
+REACH = 0.12
+"""Metres that the outermost action ids stand for when they answer where something is."""
+
+LIMITS = np.array([SPEED, SPEED, SPEED, TURN, TURN, TURN, 1], np.float32)
+"""The largest action; the gripper's is 0 or 1."""
+
 THINGS = 12
 """Rows of the per-scene table of things; 0 is the background."""
 
@@ -44,6 +51,7 @@ class Pictures:
         centre: float32[F, K, 2], its centroid in pixels; things: int64[F, K, 3], colour, noun (-1: none) and kind.
         state: float32[F, 7], scaled: x, y, z, roll, pitch, yaw, opening.
         away: float32[F, K, 3], metres from the gripper's tool point to where each thing is grasped; NaN for the rest.
+        actions: float32[F, K, 7], what the expert would do next to grasp each thing; NaN for the rest.
     """
 
     images: np.ndarray
@@ -52,6 +60,7 @@ class Pictures:
     things: np.ndarray
     state: np.ndarray
     away: np.ndarray
+    actions: np.ndarray
 
 
 def draw_scene(seed: int, poses: int = 6) -> Pictures:
@@ -61,29 +70,37 @@ def draw_scene(seed: int, poses: int = 6) -> Pictures:
     env = TabletopEnv("all", "train", image_size=2 * SIZE)
     env.reset(seed=10_000_000 + seed)
     rng = np.random.default_rng(seed)
-    images, segments, states, away = [], [], [], []
-    for _ in range(poses):
-        _put_gripper(env, rng)
+    images, segments, states, away, actions = [], [], [], [], []
+    for pose in range(poses):
+        _put_gripper(env, rng, near=pose % 2 == 1)
         picture = Image.fromarray(env.render())
         images.append(np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BICUBIC)))
         segments.append(env.segmentation()[1::2, 1::2])
         state = env.state()
         states.append((np.array([*state[:6], state[6] + state[7]]) - STATE_SHIFT) / STATE_SCALE)
         away.append(_grasps(env) - state[:3])
+        actions.append(_actions(env))
     things = _things(env)
     env.close()
     share, centre = _measure(np.stack(segments))
-    state, grasps = np.stack(states).astype(np.float32), np.stack(away).astype(np.float32)
-    return Pictures(np.stack(images), share, centre, np.tile(things, (poses, 1, 1)), state, grasps)
+    state, grasps, acts = (np.stack(values).astype(np.float32) for values in (states, away, actions))
+    return Pictures(np.stack(images), share, centre, np.tile(things, (poses, 1, 1)), state, grasps, acts)
 
 
-def _put_gripper(env, rng: np.random.Generator) -> None:
+def _put_gripper(env, rng: np.random.Generator, near: bool) -> None:
+    """Anywhere over the table, or about to grasp something."""
     import mujoco
 
     low = np.array([-0.18, -0.20, 0.012, -0.12, -0.12, -0.35])
     high = np.array([0.12, 0.20, 0.22, 0.12, 0.12, 0.35])
+    pose = rng.uniform(low, high)
+    if near:
+        places = _grasps(env)
+        place = rng.choice(places[~np.isnan(places[:, 0])])
+        pose[:3] = place + np.array([*rng.normal(0, 0.02, 2), rng.uniform(-0.01, 0.09)])
+        pose[3:] *= rng.uniform()
     opening = float(rng.choice([0.042, rng.uniform(0.01, 0.042)]))
-    values = (*rng.uniform(low, high), opening, opening)
+    values = (*pose.clip(low, high), opening, opening)
     for name, value in zip(("x", "y", "z", "roll", "pitch", "yaw", "finger_left", "finger_right"), values, strict=True):
         env.data.joint(name).qpos = value
     mujoco.mj_forward(env.model, env.data)
@@ -109,6 +126,16 @@ def _grasps(env) -> np.ndarray:
     drawer = HANDLE_X - env.data.joint("drawer").qpos[0]
     places[len(env.scene.items) + DRAWER] = drawer, env.scene.cabinet_y, HANDLE_Z
     return places
+
+
+def _actions(env) -> np.ndarray:
+    """float[K, 7]: what the expert would do to pick each object, or to grasp the drawer's handle."""
+    count = len(env.scene.items)
+    rows = np.full((THINGS, 7), np.nan)
+    for target in (*range(count), None):
+        scene = replace(env.scene, task="open_drawer" if target is None else "pick", target=target)
+        rows[count + DRAWER if target is None else target + 1] = Expert(env, scene).act()
+    return rows
 
 
 def _measure(segments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

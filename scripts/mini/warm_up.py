@@ -3,8 +3,8 @@
     python scripts/mini/warm_up.py START PICTURES OUT [--steps N] [--seed N]
 
 OpenVLA's towers come pretrained (DINOv2, SigLIP). There is nothing to download here, so the mini towers learn to see
-instead of being taught by action tokens alone: what stands on each patch, where its centre is, and how the gripper
-stands. Only training scenes are shown.
+instead of being taught by action tokens alone: what stands on each patch, where its centre is, how the gripper
+stands, how far it has to go from there and what the expert would do. Only training scenes are shown.
 
 Shapes: B batch, N patches (row-major), K things in a scene.
 """
@@ -18,7 +18,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pictures import CABINET, COLOURS, DRAWER, GRID, GRIPPER, NOUNS, PATCHES, SIZE, STATE_SCALE, Pictures, load
+from pictures import (
+    CABINET,
+    COLOURS,
+    DRAWER,
+    GRID,
+    GRIPPER,
+    LIMITS,
+    NOUNS,
+    PATCHES,
+    REACH,
+    SIZE,
+    STATE_SCALE,
+    Pictures,
+    load,
+)
 from pixelvla_openvla import OpenVLA
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -40,7 +54,7 @@ class Labels(nn.Module):
         object.__setattr__(self, "model", model)
         self.words = torch.tensor([tokenizer.token_to_id(word) for word in (*COLOURS, *NOUNS)])
         self.scale = nn.Parameter(torch.tensor(1.0))
-        self.sizes = (3, 2, len(STATE_SCALE))
+        self.sizes = (3, 2, len(STATE_SCALE), 3, len(LIMITS))
         self.read = nn.Linear(model.vision_backbone.width, sum(self.sizes))
 
     def forward(self, features_BNC: Tensor, data: Pictures, rows: np.ndarray) -> dict[str, Tensor]:
@@ -48,7 +62,7 @@ class Labels(nn.Module):
         words_WD = self.model.embed(self.words)
         scores_BNW = self.scale.exp() * self.model.project(features_BNC) @ words_WD.T
         colour, noun = scores_BNW.split((len(COLOURS), len(NOUNS)), -1)
-        kind, offset, state = self.read(features_BNC).float().split(self.sizes, -1)
+        kind, offset, state, away, action = self.read(features_BNC).float().split(self.sizes, -1)
         share = data.share[rows].astype(np.float32)
         things = data.things[rows]
         is_object, is_drawer = things[..., 0] >= 0, things[..., 2] == DRAWER
@@ -58,7 +72,7 @@ class Labels(nn.Module):
         kinds = np.stack([(seen * (things[..., 2] == k)[:, None]).max(-1) > 0 for k in (DRAWER, CABINET, GRIPPER)], -1)
         gripper = torch.from_numpy(kinds[..., 2])
         labels = np.where(has_object[..., None], np.take_along_axis(things, main[..., None], 1)[..., :2], -100)
-        away = (np.take_along_axis(data.centre[rows], located[..., None], 1) - _patch_centres()) * (GRID / SIZE)
+        centre = (np.take_along_axis(data.centre[rows], located[..., None], 1) - _patch_centres()) * (GRID / SIZE)
         cross, smooth = nn.functional.cross_entropy, nn.functional.smooth_l1_loss
         there, thing = torch.from_numpy(has_object), torch.from_numpy(has_thing)
         wanted = torch.from_numpy(data.state[rows])[:, None].expand_as(state)
@@ -68,14 +82,21 @@ class Labels(nn.Module):
             "kind": nn.functional.binary_cross_entropy_with_logits(kind, torch.from_numpy(kinds).float()),
             "object": nn.functional.softplus(-colour.logsumexp(-1)[there]).mean()
             + nn.functional.softplus(colour.logsumexp(-1)[~there]).mean(),
-            "offset": smooth(offset[thing], torch.from_numpy(away.astype(np.float32))[thing], beta=0.2),
+            "offset": smooth(offset[thing], torch.from_numpy(centre.astype(np.float32))[thing], beta=0.2),
             "state": smooth(state[gripper], wanted[gripper], beta=0.2),
+            "away": smooth(away[thing], _of(data.away[rows] / REACH, located)[thing], beta=0.2),
+            "action": smooth(action[thing], _of(data.actions[rows] / LIMITS, located)[thing], beta=0.2),
         }
 
 
 def _main(seen_BNK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The thing that covers most of each patch, and whether there is one."""
     return seen_BNK.argmax(-1), seen_BNK.max(-1) > 0
+
+
+def _of(values_BKV: np.ndarray, things_BN: np.ndarray) -> Tensor:
+    """What belongs to the thing on each patch, float32[B, N, V]."""
+    return torch.from_numpy(np.take_along_axis(values_BKV, things_BN[..., None], 1).astype(np.float32))
 
 
 def _patch_centres() -> np.ndarray:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from .env import TabletopEnv
 from .furniture import HANDLE_TOP, HANDLE_X, HANDLE_Z
+from .scene import Scene
 from .spec import FINGER_TRAVEL, GRIPPER_CLOSED, GRIPPER_OPEN
 
 #: Metres and radians per step.
@@ -34,10 +35,16 @@ class Expert:
 
     Args:
         env: a `TabletopEnv`, or a wrapper around one, after `reset`.
+        scene: what to do instead of the environment's own task: its scene with another task or target.
     """
 
-    def __init__(self, env: gym.Env[Any, Any]) -> None:
+    def __init__(self, env: gym.Env[Any, Any], scene: Scene | None = None) -> None:
         self._env = cast(TabletopEnv, env.unwrapped)
+        self._given = scene
+
+    @property
+    def _scene(self) -> Scene:
+        return self._given or self._env.scene
 
     def act(self) -> NDArray[np.float32]:
         """Return the action for the present state, float32[7]."""
@@ -53,7 +60,7 @@ class Expert:
 
     def _grasp(self) -> tuple[NDArray[np.float64], float, float]:
         """Return the tool point of the grasp, the height of the thing's top and the gripper's yaw there."""
-        env, scene = self._env, self._env.scene
+        env, scene = self._env, self._scene
         if scene.target is None:
             at = np.array([HANDLE_X - env.data.joint("drawer").qpos[0], scene.cabinet_y, HANDLE_Z])
             return at, HANDLE_TOP, 0.0
@@ -75,7 +82,7 @@ class Expert:
 
     def _carry(self) -> NDArray[np.float64]:
         """Where to take what is held."""
-        env, scene = self._env, self._env.scene
+        env, scene = self._env, self._scene
         here = env.state()[:3].astype(np.float64)
         if scene.task == "move_near" and scene.target is not None:
             return here + self._step_near(scene.target)
@@ -84,7 +91,7 @@ class Expert:
 
     def _step_near(self, index: int) -> NDArray[np.float64]:
         """Up until clear of the neighbours' tops, then sideways; the nearer to that height, the faster."""
-        env, scene = self._env, self._env.scene
+        env, scene = self._env, self._scene
         target = env.data.body(f"object{index}").xpos
         reference = env.data.body(f"object{scene.reference}").xpos
         way = (reference - target)[:2]
