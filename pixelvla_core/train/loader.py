@@ -69,6 +69,7 @@ class Source(Dataset):
 
     def item(self, slot: Slot) -> Item:
         """Draw the samples, collate them, and read what is cached of them."""
+        self.order.seed_collate(slot)
         positions = self.order.positions(slot, self.stage.batch_size)
         indices = [self.order.index(position) for position in positions]
         blind = self.cache is not None and self.cache.kind == "hidden"

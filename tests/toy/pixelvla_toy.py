@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+import random
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 
 from pixelvla_core.api import Component, Sample, hookimpl
 from pixelvla_core.contract.contract import ActionContract
 from pixelvla_core.contract.statistics import Statistics
+from pixelvla_core.model.prompt_encoder import VisualPromptEncoder
 from pixelvla_core.prompts import Point
 
 SIDE, EPISODE = 40, 10
@@ -80,6 +83,20 @@ class Squares:
         names = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
         mask = (True,) * 6 + (False,)
         return ActionContract(names=names, statistics=statistics, mask=mask, fps=5.0, camera="front", dataset="squares")
+
+
+class Trembling(VisualPromptEncoder):
+    """SAM's prompt encoder, which first shakes the image by what it draws from every global generator."""
+
+    def paint(self, sample: Sample) -> Sample:
+        shift = int(torch.randint(9, ())) + int(np.random.randint(9)) + random.randrange(9)
+        return replace(sample, images={name: np.roll(image, shift, 1) for name, image in sample.images.items()})
+
+
+@hookimpl
+def pixelvla_prompt_encoders() -> list[Component]:
+    config = "pixelvla_core.model.config:PromptEncoderConfig"
+    return [Component(name="trembling", target="pixelvla_toy:Trembling", config=config)]
 
 
 @hookimpl
