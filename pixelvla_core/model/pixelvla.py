@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from pixelvla_core.errors import ContractError, UserError, suggest
 from pixelvla_core.model.collate import collate_actions, collate_masks, collate_prompts
 from pixelvla_core.model.freeze import set_mode
+from pixelvla_core.model.lora import detached
 from pixelvla_core.seam.backbone import BackboneAdapter
 from pixelvla_core.seam.batch import Batch, Features, Sample
 from pixelvla_core.seam.prefix import Past, Prefix
@@ -149,6 +151,19 @@ class PixelVLA(nn.Module):
             )
         normalised_BHA = self.predict(self.collate(samples, train=False).to(self.device))
         return self.contract.unnormalize(normalised_BHA.float().cpu().numpy())
+
+    def save_base(self, folder: Path) -> None:
+        """Write the base in its own layout, without LoRA; to keep what LoRA learned, ``lora.merge`` it first.
+
+        Raises:
+            UserError: the adapter cannot write its base.
+        """
+        if not hasattr(self.backbone, "save_base"):
+            raise UserError(
+                f"{type(self.backbone).__name__} has no save_base, so this base cannot be written by itself."
+            )
+        with detached(self.base):
+            self.backbone.save_base(folder)
 
     def _prepared(self, sample: Sample) -> Sample:
         self._check_cameras(sample)
