@@ -65,6 +65,7 @@ def prepare(run: Path, out: Path, name: str, registry: Registry, options: Mappin
         execute=settings.execute,
         slots=running.slots,
         films=running.films,
+        step_timeout=settings.step_timeout,
     )
     return Plan(
         setup=setup,

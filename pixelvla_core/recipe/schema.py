@@ -166,6 +166,8 @@ class Evaluate:
         execute: steps of a chunk to execute before the next one; the whole chunk if not given.
         workers: processes that run episodes.
         seed: of the first episode; the next ones count up.
+        step_timeout: seconds after which a process that neither started an episode, nor decided, nor carried out a
+            chunk of actions is taken to hang, and replaced.
     """
 
     env: Part | None = None
@@ -178,9 +180,11 @@ class Evaluate:
     execute: int | None = None
     workers: int = 2
     seed: int = 0
+    step_timeout: float = 120.0
 
     def __post_init__(self) -> None:
         check_at_least("episodes", self.episodes, 1)
+        check_above("step_timeout", self.step_timeout, 0)
         check_at_least("workers", self.workers, 1)
         check_at_least("seed", self.seed, 0)
         check(self.execute is None or self.execute >= 1, f"execute is {self.execute}; expected at least 1")
