@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelvla_core.api import UserError
+from pixelvla_core.api import UserError, orderly_termination, serve_parent
 
 from . import spec
 from .demonstrate import Demonstration, Job, demonstrate
@@ -75,7 +75,12 @@ def record(
         Job(task, split, axis, seed + index, image_size, noise) for index, task in enumerate(itertools.cycle(tasks))
     )
     frames = failed = kept = 0
-    with _staged(out) as staged, closing(_played(jobs, workers)) as played, _writing(staged, image_size) as add:
+    with (
+        orderly_termination(),
+        _staged(out) as staged,
+        closing(_played(jobs, workers)) as played,
+        _writing(staged, image_size) as add,
+    ):
         for demonstration in played:
             if not demonstration.success:
                 failed += 1
@@ -174,7 +179,7 @@ def _played(jobs: Iterable[Job], workers: int) -> Generator[Demonstration]:
     """Play the jobs in worker processes and yield the results in order, never more than a few ahead."""
     jobs = iter(jobs)
     # Not fork: the parent may hold an OpenGL context or threads, which a fork would copy half-alive.
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=serve_parent)
     try:
         ahead: deque[Future[Demonstration]] = deque(
             pool.submit(demonstrate, job) for job in itertools.islice(jobs, 4 * workers)
@@ -188,7 +193,10 @@ def _played(jobs: Iterable[Job], workers: int) -> Generator[Demonstration]:
 
 @contextmanager
 def _staged(out: Path) -> Iterator[Path]:
-    """Give a folder beside ``out`` to write into; it and its masks get their names only when all went well."""
+    """Give a folder beside ``out`` to write into; it and its masks get their names only when all went well.
+
+    What a killed recording left there is removed by the next one to ``out``.
+    """
     staged = out.with_name(out.name + ".part")
     _remove(staged)
     out.parent.mkdir(parents=True, exist_ok=True)

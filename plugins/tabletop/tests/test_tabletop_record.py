@@ -1,6 +1,12 @@
 """Recordings are LeRobot datasets, the same however many workers made them, with masks that fit, or nothing at all."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +90,47 @@ def test_a_recording_that_is_broken_off_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         record(tmp_path / "set", 1, ("pick",), image_size=SIZE, workers=1, progress=stop)
     assert list(tmp_path.iterdir()) == []
+
+
+def _processes(group: int) -> set[int]:
+    """Those of a process group that have not ended."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, member = path.read_text().rsplit(")", 1)[1].split()[:3]
+            if int(member) == group and state != "Z":
+                found.add(int(path.parent.name))
+    return found
+
+
+def _wait(holds, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "nothing happens"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "to_all"), [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGINT, True)]
+)
+def test_a_recording_that_is_killed_leaves_no_process_and_no_dataset(number, to_all, tmp_path):
+    """Ctrl-C on a terminal goes to every process."""
+    code = "import sys; from pixelvla_core.cli.main import main; sys.exit(main())"
+    options = ["record", str(tmp_path / "set"), "--episodes", "500", "--image-size", "64", "--task", "close_drawer"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *options], stdout=log, stderr=log, start_new_session=True
+        )
+    masks = tmp_path / "set.part.masks.jsonl"
+    _wait(lambda: process.poll() is not None or any((tmp_path / "set.part").rglob("*.png")))
+    assert masks.exists(), (tmp_path / "log").read_text()
+    (os.killpg if to_all else os.kill)(process.pid, number)
+    assert process.wait(60) == {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+    _wait(lambda: not _processes(process.pid), 20)
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    left = {path.name for path in tmp_path.iterdir()} - {"log"}
+    assert left == ({"set.part", "set.part.masks.jsonl"} if number == signal.SIGKILL else set())
 
 
 def test_a_folder_that_exists_is_left_alone(tmp_path):
