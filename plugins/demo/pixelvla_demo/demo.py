@@ -32,7 +32,9 @@ class Step:
     command: tuple[str, ...]
 
 
-def plan(out: Path, *, base: str, demonstrations: int, episodes: int, workers: int, seed: int) -> list[Step]:
+def plan(
+    out: Path, *, base: str, demonstrations: int, episodes: int, overlay_episodes: int, workers: int, seed: int
+) -> list[Step]:
     """Every command, in order."""
     demos, notes = out / "demonstrations", out / "annotations"
     steps = [
@@ -46,7 +48,7 @@ def plan(out: Path, *, base: str, demonstrations: int, episodes: int, workers: i
     for method in METHODS:
         steps.append(Step(f"Make {method.title}", _make(out, method, base, data)))
     for method in METHODS:
-        for title, scope in _scopes(episodes):
+        for title, scope in _scopes(episodes if method.claimed else overlay_episodes):
             steps.append(Step(f"Evaluate {method.title} on {title}", _evaluate(out, method, scope, workers, seed)))
     return steps
 
@@ -89,7 +91,8 @@ def _record(demos: Path, episodes: int, workers: int, seed: int) -> tuple[str, .
 def _make(out: Path, method: Method, base: str, data: Sequence[str]) -> tuple[str, ...]:
     folder = str(out / method.name)
     if method.recipe is None:
-        return ("wrap", "--base", base, "--weights", "mini", "--out", folder, "head/native", "contract.fps=5")
+        layers = ("head/native", "evaluate/tabletop")
+        return ("wrap", "--base", base, "--weights", "mini", "--out", folder, *layers, "contract.fps=5")
     return ("train", method.recipe, *data, "--out", folder, "--resume")
 
 
@@ -103,7 +106,7 @@ def _scopes(episodes: int) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _evaluate(out: Path, method: Method, scope: Sequence[str], workers: int, seed: int) -> tuple[str, ...]:
-    given: dict[str, Any] = {"--env": "tabletop", "--name": method.title, "--workers": workers, "--seed": seed}
+    given: dict[str, Any] = {"--name": method.title, "--workers": workers, "--seed": seed}
     if method.execute is not None:
         given["--execute"] = method.execute
     if method.prompts != ("none",):
