@@ -15,6 +15,7 @@ from pixelvla_core.checkpoint.find import FOLDER
 from pixelvla_core.checkpoint.manifest import MANIFEST, Manifest, read_manifest
 from pixelvla_core.checkpoint.save import describe, save
 from pixelvla_core.contract.contract import ActionContract
+from pixelvla_core.contract.conventions import UNKNOWN_FPS
 from pixelvla_core.errors import ContractError, RecipeError, UserError, suggest
 from pixelvla_core.files import full_disk_is_user_error
 from pixelvla_core.plugins import PluginManager
@@ -28,8 +29,6 @@ LAYERS = ("encoder/pixelvla", "head/l1")
 
 FACTS = ("key", "fps", "camera", "orientation", "frame")
 """What ``contract.X=VALUE`` may say; the rest of the contract comes from the base's statistics."""
-
-UNKNOWN_FPS = 0.0
 
 
 def wrap(

@@ -33,7 +33,7 @@ class ActionContract:
         statistics: In physical units, per dimension.
         rule: "q99", "min_max" or "mean_std".
         mask: True where the rule applies; False leaves a dimension alone, as OpenVLA does with the gripper.
-        fps: Actions per second.
+        fps: Actions per second; 0 if that is not known.
         camera: The camera whose images go with the actions.
         orientation: How its images were turned: "upright", "rotate180" or "flip_vertical".
         gripper: Its convention, or None without a gripper.

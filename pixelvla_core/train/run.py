@@ -16,11 +16,12 @@ from pixelvla_core.checkpoint.find import FOLDER, checkpoints, newest
 from pixelvla_core.checkpoint.load import load_delta, read_contract
 from pixelvla_core.checkpoint.manifest import RECIPE, read_manifest
 from pixelvla_core.checkpoint.save import describe
+from pixelvla_core.data.build import build_dataset
 from pixelvla_core.errors import RecipeError, UserError
 from pixelvla_core.files import full_disk_is_user_error, locked, remove_partials
 from pixelvla_core.model.assemble import assemble
 from pixelvla_core.plugins import PluginManager, Registry
-from pixelvla_core.recipe import Recipe, configure, load_recipe, save_recipe
+from pixelvla_core.recipe import Recipe, load_recipe, save_recipe
 from pixelvla_core.train.changes import check_unchanged
 from pixelvla_core.train.interrupt import Interrupt
 from pixelvla_core.train.job import Job, Start, run_stage
@@ -67,8 +68,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False, registry: Registry | 
 
 def _train(recipe: Recipe, out: Path, registry: Registry, accelerator: Accelerator) -> Path:
     assert recipe.data is not None  # by check_complete
-    data = registry.get("dataset", recipe.data.name)
-    dataset = data.build(configure(data, recipe.data.options, "data.options"))
+    dataset = build_dataset(recipe.data.name, recipe.data.options, registry)
     start = _start(recipe, out, dataset.fingerprint, accelerator.num_processes, registry)
     if accelerator.is_main_process:
         remove_partials(out / FOLDER)
