@@ -123,11 +123,15 @@ def test_a_recording_that_is_killed_leaves_no_process_and_no_dataset(number, to_
             [sys.executable, "-c", code, *options], stdout=log, stderr=log, start_new_session=True
         )
     masks = tmp_path / "set.part.masks.jsonl"
-    _wait(lambda: process.poll() is not None or any((tmp_path / "set.part").rglob("*.png")))
-    assert masks.exists(), (tmp_path / "log").read_text()
-    (os.killpg if to_all else os.kill)(process.pid, number)
-    assert process.wait(60) == {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
-    _wait(lambda: not _processes(process.pid), 20)
+    try:
+        _wait(lambda: process.poll() is not None or (masks.exists() and masks.stat().st_size))
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        (os.killpg if to_all else os.kill)(process.pid, number)
+        assert process.wait(60) == {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+        _wait(lambda: not _processes(process.pid), 20)
+    finally:
+        for left_over in _processes(process.pid):
+            os.kill(left_over, signal.SIGKILL)
     assert "Traceback" not in (tmp_path / "log").read_text()
     left = {path.name for path in tmp_path.iterdir()} - {"log"}
     assert left == ({"set.part", "set.part.masks.jsonl"} if number == signal.SIGKILL else set())
