@@ -67,6 +67,13 @@ def test_frames_read_directly_are_those_of_the_store(recorded, load, cache, kind
         np.testing.assert_array_equal(sample(direct, index).images["front"], sample(stored, index).images["front"])
 
 
+@pytest.mark.parametrize("frames", ["stored", "direct"])
+def test_videos_are_read_without_a_word_about_torchcodec(recorded, load, caplog, frames):
+    """Which LeRobot would try first, and report at length where the system has no FFmpeg."""
+    assert sample(load(recorded["videos"], frames=frames), 3).images["front"].shape == (HEIGHT, WIDTH, 3)
+    assert "torchcodec" not in caplog.text
+
+
 def test_a_frame_read_directly_names_its_damage(copied, load):
     root = copied("videos")
     video(root).write_bytes(b"")
