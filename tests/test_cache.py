@@ -5,6 +5,7 @@ Shapes: B batch.
 
 from __future__ import annotations
 
+import inspect
 import sys
 import tempfile
 from pathlib import Path
@@ -19,11 +20,16 @@ sys.path.insert(0, str(Path(__file__).with_name("toy")))
 import train_toy
 from pixelvla_toy import Squares, SquaresConfig
 
+from pixelvla_core.annotations.derive import derive_prompt
+from pixelvla_core.annotations.rle import Rle
+from pixelvla_core.data.prompting import PromptMix
 from pixelvla_core.errors import UserError
 from pixelvla_core.model import freeze
 from pixelvla_core.model.assemble import assemble
+from pixelvla_core.prompts import Line
 from pixelvla_core.train import cache
 from pixelvla_core.train.cache import frame_rng, open_cache, seen
+from pixelvla_core.train.fingerprint import CORE, source_files
 from pixelvla_core.train.stage import Objective
 from pixelvla_core.train.store import ROWS, Layout, Store
 
@@ -195,3 +201,9 @@ def test_store_gives_back_what_it_was_given(shapes: list, dtype: torch.dtype, se
         assert again.missing(range(6)) == [1, 4]
         for name, tensor in again.read(rows).items():
             assert torch.equal(tensor, tensors[name])
+
+
+def test_the_code_that_makes_prompts_and_masks_is_part_of_the_key() -> None:
+    counted = source_files(CORE)
+    for part in (Line, derive_prompt, PromptMix, Rle, assemble):
+        assert Path(inspect.getfile(part)) in counted

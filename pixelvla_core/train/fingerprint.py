@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pixelvla_core.model.pixelvla import PixelVLA
     from pixelvla_core.recipe import Recipe, Stage
 
-CORE = ("pixelvla_core.seam", "pixelvla_core.model", "pixelvla_core.geometry")
+CORE = tuple(f"pixelvla_core.{name}" for name in ("seam", "model", "geometry", "prompts", "data", "annotations"))
 
 
 def fingerprint(kind: str, model: PixelVLA, recipe: Recipe, stage: Stage, dataset: Dataset) -> str:

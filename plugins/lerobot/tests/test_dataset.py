@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -150,6 +151,18 @@ def test_the_fingerprint_belongs_to_the_content(recorded, load, copied):
     from pixelvla_lerobot.source import fingerprint
 
     assert fingerprint(root) != before
+
+
+def test_other_annotations_at_the_same_place_are_other_data(recorded, load, annotate):
+    root = recorded["images"]
+    bare, folder = load(root), annotate(root)
+    options = {"annotations": str(folder), "prompts": {"none": 1.0, "box": 1.0}, "allow_missing": True}
+    first = load(root, **options)
+    assert load(root, **options).fingerprint == first.fingerprint != bare.fingerprint
+    assert first.contract().fingerprint == bare.fingerprint  # the actions' statistics are those of the data
+    shutil.rmtree(folder)
+    annotate(root, hide=((0, 0),))
+    assert load(root, **options).fingerprint not in (first.fingerprint, bare.fingerprint)
 
 
 def test_episodes_can_be_chosen(recorded, load):
