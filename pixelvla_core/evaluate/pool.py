@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from pixelvla_core.errors import PixelVLAError, UserError
-from pixelvla_core.evaluate import workers
+from pixelvla_core.evaluate.launch import LAUNCHER, Process
 from pixelvla_core.evaluate.records import Job, Record
 from pixelvla_core.evaluate.workers import Setup
 
@@ -37,7 +35,7 @@ class Handle:
         crash: The traceback of what ended it.
     """
 
-    process: SpawnProcess
+    process: Process
     connection: Connection
     ready: bool = False
     solo: bool = False
@@ -93,7 +91,8 @@ class Pool:
             PixelVLAError: a worker dies before it is ready.
         """
         try:
-            self.handles = [self._launch() for _ in range(self.workers)]
+            for _ in range(self.workers):
+                self._launch()
             while self.left:
                 for handle in self._reporting():
                     for record in self._hear(handle):
@@ -106,13 +105,8 @@ class Pool:
         finally:
             self._stop()
 
-    def _launch(self) -> Handle:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=workers.main, args=(self.setup, theirs), daemon=True)
-        process.start()
-        theirs.close()
-        return Handle(process, ours)
+    def _launch(self) -> None:
+        self.handles.append(Handle(*LAUNCHER.start(self.setup)))
 
     def _reporting(self) -> list[Handle]:
         start = time.monotonic()
@@ -180,7 +174,7 @@ class Pool:
         self._count(reason)
         records = [record for job in handle.jobs.values() for record in self._again(job, reason)]
         if self.left > len(records):
-            self.handles.append(self._launch())
+            self._launch()
         return records
 
     def _count(self, reason: str) -> None:

@@ -1,12 +1,13 @@
 """A worker process: one model, several episodes in lockstep, one batched forward pass for all of them.
 
-The parent sends lists of jobs and the worker sends ``(kind, content)`` messages back:
-("ready", None), ("alive", None), ("done", Record), ("failed", (Job, reason)), ("refused", text of a UserError),
-("crashed", traceback).
+The parent sends its environment variables, the setup and then lists of jobs, and the worker sends ``(kind, content)``
+messages back: ("ready", None), ("alive", None), ("done", Record), ("failed", (Job, reason)),
+("refused", text of a UserError), ("crashed", traceback).
 """
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections import deque
@@ -45,6 +46,7 @@ class Setup:
         slots: Episodes in lockstep.
         films: Episodes of each task, split and prompt whose frames are kept under ``out``.
         step_timeout: Seconds that one start, decision or chunk of actions may take; then the worker is taken to hang.
+        modules: What is imported once for all workers; no module that opens a display or a device as it is imported.
     """
 
     policy: Callable[[], Policy]
@@ -56,6 +58,7 @@ class Setup:
     slots: int = 16
     films: int = 0
     step_timeout: float = 120.0
+    modules: tuple[str, ...] = ()
 
 
 @dataclass
@@ -183,11 +186,11 @@ class Worker:
         return None if part is None else part[0].build(part[1])
 
 
-def main(setup: Setup, connection: Connection) -> None:
+def main(connection: Connection) -> None:
     """Entry point of the process."""
     serve_parent()
     try:
-        Worker(setup, connection).run()
+        Worker(_setup(connection), connection).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except UserError as error:
@@ -195,3 +198,11 @@ def main(setup: Setup, connection: Connection) -> None:
     except Exception:
         traceback.print_exc()
         connection.send(("crashed", traceback.format_exc()))
+
+
+def _setup(connection: Connection) -> Setup:
+    """Take over the parent's environment, before anything is imported or built that might read it."""
+    environment = connection.recv()
+    os.environ.clear()
+    os.environ.update(environment)
+    return connection.recv()
