@@ -122,7 +122,7 @@ def test_a_recording_that_is_killed_leaves_no_process_and_no_dataset(number, to_
         process = subprocess.Popen(
             [sys.executable, "-c", code, *options], stdout=log, stderr=log, start_new_session=True
         )
-    masks = tmp_path / "set.part.masks.jsonl"
+    masks = tmp_path / ".set.recording" / "dataset.masks.jsonl"
     try:
         _wait(lambda: process.poll() is not None or (masks.exists() and masks.stat().st_size))
         assert process.poll() is None, (tmp_path / "log").read_text()
@@ -134,7 +134,7 @@ def test_a_recording_that_is_killed_leaves_no_process_and_no_dataset(number, to_
             os.kill(left_over, signal.SIGKILL)
     assert "Traceback" not in (tmp_path / "log").read_text()
     left = {path.name for path in tmp_path.iterdir()} - {"log"}
-    assert left == ({"set.part", "set.part.masks.jsonl"} if number == signal.SIGKILL else set())
+    assert left == ({".set.recording"} if number == signal.SIGKILL else set())
 
 
 def test_a_folder_that_exists_is_left_alone(tmp_path):
@@ -143,6 +143,42 @@ def test_a_folder_that_exists_is_left_alone(tmp_path):
     with pytest.raises(UserError, match="exists already"):
         record(tmp_path / "set", 1)
     assert (tmp_path / "set" / "precious").exists()
+
+
+def test_masks_that_exist_are_left_alone(tmp_path):
+    masks = tmp_path / "set.masks.jsonl"
+    masks.write_text("precious")
+    with pytest.raises(UserError, match=r"set\.masks\.jsonl exists already"):
+        record(tmp_path / "set", 1)
+    assert masks.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [masks]
+
+
+def test_only_what_recordings_left_is_removed(tmp_path):
+    mine, masks, left = tmp_path / "set.part", tmp_path / "set.part.masks.jsonl", tmp_path / ".set.recording"
+    for folder in (mine, left / "dataset"):
+        folder.mkdir(parents=True)
+        (folder / "file").touch()
+    masks.write_text("precious")
+    record(tmp_path / "set", 1, ("close_drawer",), image_size=SIZE, workers=1)
+    assert (mine / "file").exists()
+    assert masks.read_text() == "precious"
+    assert not left.exists()
+
+
+def test_a_folder_that_another_process_records_into_is_refused(tmp_path):
+    left = tmp_path / ".set.recording" / "dataset"
+    left.mkdir(parents=True)
+    code = (
+        "import sys, time; from pathlib import Path; from pixelvla_core.files import locked\n"
+        "with locked(Path(sys.argv[1])): print(flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(left.parent)], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(UserError, match="Another process is recording into"):
+            record(tmp_path / "set", 1, ("close_drawer",), image_size=SIZE, workers=1)
+        other.kill()
+    assert left.exists()
 
 
 def test_the_command_says_what_it_did(tmp_path):
