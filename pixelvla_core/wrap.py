@@ -11,13 +11,12 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from pixelvla_core.checkpoint.find import FOLDER
 from pixelvla_core.checkpoint.manifest import MANIFEST, Manifest, read_manifest
 from pixelvla_core.checkpoint.save import describe, save
 from pixelvla_core.contract.contract import ActionContract
 from pixelvla_core.contract.conventions import UNKNOWN_FPS
-from pixelvla_core.errors import ContractError, RecipeError, UserError, suggest
-from pixelvla_core.files import full_disk_is_user_error
+from pixelvla_core.errors import CheckpointError, ContractError, RecipeError, suggest
+from pixelvla_core.files import check_target, full_disk_is_user_error
 from pixelvla_core.plugins import PluginManager
 from pixelvla_core.recipe import compose, split_arguments
 
@@ -45,17 +44,18 @@ def wrap(
     Args:
         base: Name of the backbone.
         weights: A checkpoint folder, a hub id, or a name under which a plugin ships weights.
-        out: The folder to write.
+        out: The folder to write; an earlier wrapped model is replaced if nothing else lies in its folder.
         overrides: Layers to use in place of the paper's parts, ``key=value`` overrides of the recipe, and
             ``contract.key=NAME``, ``contract.fps=5`` and the like for what the base's statistics leave open.
         full: Copy the base's weights into the folder.
         manager: The plugins; by default every installed one.
 
     Raises:
-        UserError: parts do not fit, weights do not load, or the base knows several datasets and none is named.
+        UserError: parts do not fit, weights do not load, the base knows several datasets and none is named, or
+            something else is in ``out``, such as the evaluation of an earlier model.
     """
     manager = PluginManager.load() if manager is None else manager
-    _check_target(out)
+    check_target(out, "a wrapped model alone", ours=_replaceable(out))
     layers, values = split_arguments(overrides)
     facts, values = _facts(values)
     recipe = compose(
@@ -67,7 +67,7 @@ def wrap(
 
     model = assemble(recipe, registry=manager.registry)
     model.contract = infer_contract(model.backbone, facts)
-    with full_disk_is_user_error(out.parent, "Nothing was written."):
+    with full_disk_is_user_error(out.parent, "Nothing was written.", "run the same command again"):
         save(out, model, replace(recipe, run=[]), describe(model, recipe, manager.registry), full=full)
     _show(model, read_manifest(out), facts, out)
     return out
@@ -91,9 +91,14 @@ def infer_contract(backbone: Any, facts: dict[str, Any]) -> ActionContract | Non
         raise ContractError(f"{error} Here you name it by contract.key=NAME.") from error
 
 
-def _check_target(out: Path) -> None:
-    if (out / FOLDER).exists() or (out.exists() and not (out / MANIFEST).is_file() and any(out.iterdir())):
-        raise UserError(f"{out} exists and is no wrapped model, so it is not overwritten. Give another --out.")
+def _replaceable(out: Path) -> bool:
+    """Whether a folder holds an untrained checkpoint and nothing else."""
+    try:
+        manifest = read_manifest(out)
+    except CheckpointError:
+        return False
+    found = {str(item.relative_to(out)) for item in out.rglob("*") if not item.is_dir()}
+    return not manifest.step and found <= {MANIFEST, *manifest.files}
 
 
 def _absolute(weights: str) -> str:

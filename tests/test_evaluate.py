@@ -21,7 +21,7 @@ from pixelvla_core.evaluate import pool, user
 from pixelvla_core.evaluate.config import HoldConfig, Running
 from pixelvla_core.evaluate.episode import Rollout
 from pixelvla_core.evaluate.fit import check_fit
-from pixelvla_core.evaluate.plan import Plan, _settings, jobs
+from pixelvla_core.evaluate.plan import Plan, _settings, check_device, jobs
 from pixelvla_core.evaluate.records import Job, Journal, Record
 from pixelvla_core.evaluate.results import Results, load, merge, paired, save
 from pixelvla_core.evaluate.run import measure
@@ -310,6 +310,13 @@ def test_options_override_the_recipe_and_unknown_ones_are_named():
         _settings(base, {"episode": 3})
     with pytest.raises(UserError, match="prompts is 'dot'"):
         _settings(base, {"prompts": ["dot"]})
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_there_is_refused(name):
+    with pytest.raises(UserError, match=f"--device is '{name}'.*This machine has"):
+        check_device(name)
+    check_device("cpu")
 
 
 def contract(**facts):

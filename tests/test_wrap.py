@@ -106,6 +106,18 @@ def test_unknown_fact_gets_the_nearest(base: Path, tmp_path: Path) -> None:
         wrap("third_party", str(base), tmp_path / "w", ["contract.fp=5"], manager=MANAGER)
 
 
+def test_an_earlier_model_is_replaced_unless_something_else_lies_there(base: Path, tmp_path: Path) -> None:
+    out = tmp_path / "w"
+    for layers in (["head/native"], ["encoder/pixelvla", "head/l1"]):
+        wrap("third_party", str(base), out, layers, manager=MANAGER)
+    assert checkpoint.load(out, registry=MANAGER.registry).model.pixel_encoder is not None
+    (out / "eval").mkdir()
+    (out / "eval" / "results.json").write_text("{}")
+    with pytest.raises(UserError, match="not overwritten"):
+        wrap("third_party", str(base), out, manager=MANAGER)
+    assert (out / "eval" / "results.json").exists()
+
+
 def test_what_is_no_wrapped_model_is_not_overwritten(base: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("x")
     with pytest.raises(UserError, match="not overwritten"):

@@ -104,10 +104,10 @@ def check_device(name: str) -> None:
     Raises:
         UserError: says which there are.
     """
-    import torch
-
     if name == "cpu":
         return
+    import torch
+
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts

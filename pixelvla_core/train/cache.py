@@ -24,6 +24,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from pixelvla_core.annotations.reader import cache_dir
 from pixelvla_core.errors import UserError
+from pixelvla_core.files import existing
 from pixelvla_core.model.lora import base_name
 from pixelvla_core.seam.batch import Batch, Features, Sample
 from pixelvla_core.seam.prefix import Past
@@ -227,11 +228,6 @@ class _Builder:
         taken = torch.stack([pair.gather(3, index) for pair in pairs_B2GSW], 1)
         padding = (0, 0, 0, self.longest - taken.shape[4])
         return {"layers": torch.nn.functional.pad(taken, padding), LENGTH: past.length_B}
-
-
-def existing(path: Path) -> Path:
-    """The nearest folder above a path that exists."""
-    return path if path.is_dir() else existing(path.parent)
 
 
 def _check_disk(folder: Path, layout: Layout, missing: int, free: int, say: Callable[[str], None]) -> None:

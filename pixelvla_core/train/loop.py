@@ -28,7 +28,13 @@ ASK_EVERY = 10
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user stopped the run; a checkpoint was saved."""
+    """The user (or a scheduler) stopped the run; a checkpoint was saved.
+
+    Attributes:
+        told: Whoever catches this need not say that the run was stopped.
+    """
+
+    told = True
 
 
 @dataclass
