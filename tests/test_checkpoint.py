@@ -274,6 +274,12 @@ def test_a_run_is_loaded_from_its_newest_sound_checkpoint(saved, tmp_path: Path)
         assert load(run).folder.name == "step-000002"
 
 
+def test_a_copy_of_a_checkpoint_within_a_run_is_not_looked_at(saved, tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", saved, (2,))
+    shutil.copytree(saved[0], run / "checkpoints" / "step-000003 (copy)")
+    assert load(run).folder.name == "step-000002"
+
+
 def test_a_run_without_a_sound_checkpoint(saved, tmp_path: Path) -> None:
     run = run_with(tmp_path / "run", saved, (2,))
     (run / "checkpoints" / "step-000002" / "manifest.json").unlink()
