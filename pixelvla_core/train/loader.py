@@ -80,7 +80,9 @@ class Source(Dataset):
         ]
         if self.cache is not None and blind:
             return Item(actions_only(self.model, samples), past=self.cache.past(indices))
-        batch = self.model.collate([seen(sample, self.stage) for sample in samples], train=True)
+        # What is cached was collated without augmentation; prompts and masks must follow that image.
+        train = self.cache is None
+        batch = self.model.collate([seen(sample, self.stage) for sample in samples], train=train)
         return Item(batch, features=None if self.cache is None else self.cache.features(indices))
 
 
