@@ -45,7 +45,7 @@ class LeRobotSamples:
         self._camera_key = self.source.camera_key(config.camera)
         self.camera = short_name(self._camera_key)
         self._columns = self.source.columns
-        self._check_actions()
+        self.source.check_actions()
         self._contract = self._linted_contract()
         self._prompting = self._prompted(config.annotations) if config.annotations else None
         self.fingerprint = self._fingerprint()  # now that the sidecar is known to be there
@@ -99,16 +99,6 @@ class LeRobotSamples:
             return data
         manifest = sha256(Path(self.config.annotations) / MANIFEST)
         return hashlib.sha256(f"{data} {manifest}".encode()).hexdigest()
-
-    def _check_actions(self) -> None:
-        actions_NA = self._columns.actions_NA
-        bad = np.flatnonzero(~np.isfinite(actions_NA).all(1))
-        if len(bad):
-            raise DataError(
-                f"{len(bad)} actions of {self.source.name} are NaN or infinite, the first at "
-                f"{self._columns.place(bad[0])}: {actions_NA[bad[0]].tolist()}. Remove these episodes with "
-                "`lerobot-edit-dataset`."
-            )
 
     def _linted_contract(self) -> ActionContract:
         contract, columns = self.source.contract(self.config, self.camera), self._columns

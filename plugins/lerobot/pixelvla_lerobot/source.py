@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pixelvla_core.annotations.reader import cache_dir
 from pixelvla_core.contract import ActionContract, infer_contract
 from pixelvla_core.errors import DataError, suggest
@@ -95,6 +97,23 @@ class Source:
             f"The dataset {self.name} has no camera {camera!r}.{suggest(camera, names)} It has "
             f"{', '.join(names) or 'none'}. Set `camera` to one of these."
         )
+
+    def check_actions(self) -> None:
+        """Refuse actions from which nothing can be computed.
+
+        Raises:
+            DataError: some are NaN or infinite; names the first and all the episodes.
+        """
+        columns = self.columns
+        bad = np.flatnonzero(~np.isfinite(columns.actions_NA).all(1))
+        if len(bad):
+            episodes = np.unique(columns.episode_N[bad]).tolist()
+            more = f" and {len(episodes) - 20} more" if len(episodes) > 20 else ""
+            raise DataError(
+                f"{len(bad)} actions of {self.name} are NaN or infinite, the first at {columns.place(bad[0])}: "
+                f"{columns.actions_NA[bad[0]].tolist()}. Remove these episodes with `lerobot-edit-dataset`: "
+                f"{', '.join(map(str, episodes[:20]))}{more}."
+            )
 
     def contract(self, config: LeRobotConfig, camera: str) -> ActionContract:
         """Infer the action contract from names and data, with what the options declare.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -16,12 +17,14 @@ import pytest
 from cups import FPS, HEIGHT, LENGTHS, WIDTH, image, mask
 from PIL import Image
 from pixelvla_lerobot.config import LeRobotConfig
-from pixelvla_lerobot.prompting import deictic
+from pixelvla_lerobot.prompting import deictic, mix_of
 
+from pixelvla_core.cli.main import main
 from pixelvla_core.contract import Gripper, Rotation
 from pixelvla_core.data.dataset import Dataset
 from pixelvla_core.errors import ContractError, DataError, RecipeError
 from pixelvla_core.prompts import Box, Line, Mask, Point
+from pixelvla_core.recipe import compose
 
 FRAMES = sum(LENGTHS)
 PLACES = [(episode, frame) for episode, length in enumerate(LENGTHS) for frame in range(length)]
@@ -241,6 +244,10 @@ def test_a_target_is_pointed_at_instead_of_named_as_often_as_asked(recorded, loa
         ("put the cube on the cube", "cube", "put this object on the cube"),
         ("stack cup on plate", "cup", "stack this object on plate"),
         ("open it", "drawer", "open it"),
+        ("put the cupcake beside the cup", "cup", "put the cupcake beside this object"),
+        ("Pick up a Red  Cube", "red cube", "Pick up this object"),
+        ("open the drawer", "", "open the drawer"),
+        ("pick the cup (small).", "cup (small)", "pick this object."),
     ],
 )
 def test_deictic_words(instruction, target, wanted):
@@ -268,6 +275,17 @@ def test_prompts_without_annotations_are_refused(recorded, load):
     assert load(recorded["images"], prompts={"none": 1.0, "box": 0.0})
     with pytest.raises(RecipeError, match="no annotations to make them from"):
         load(recorded["images"], prompts={"none": 1.0, "box": 1.0})
+
+
+def test_the_words_about_missing_annotations_work():
+    """Weights in an override are merged into the recipe's, so that ``prompts={none: 1}`` would not be enough."""
+    text_only = ["data.options.root=here", "data.options.annotations=null", "backbone.weights=mini"]
+    asked = compose(["mini/pixelvla"], [*text_only, "data.options.prompts={none: 1}"]).data.options
+    with pytest.raises(RecipeError, match="asks for point") as said:
+        mix_of(LeRobotConfig(**asked))
+    advice = re.search(r"data\.options\.prompts=\S+?(?=\.)", str(said.value)).group()
+    options = compose(["mini/pixelvla"], [*text_only, advice]).data.options
+    assert mix_of(LeRobotConfig(**options)).weights == {"none": 1.0}
 
 
 def test_a_target_hidden_at_first_has_no_prompt_on_the_current_frame_yet(recorded, load, annotate):
@@ -370,7 +388,7 @@ def _rewrite(root: Path, column: str, change) -> None:
     )
 
 
-def test_actions_that_are_nan_are_named(copied, load):
+def test_actions_that_are_nan_are_named(copied, load, capsys):
     def spoil(values):
         values[LENGTHS[0] + 4][2] = float("nan")
         return values
@@ -379,6 +397,10 @@ def test_actions_that_are_nan_are_named(copied, load):
     _rewrite(root, "action", spoil)
     with pytest.raises(DataError, match=r"1 actions of images are NaN or infinite, the first at episode 1, frame 4"):
         load(root)
+    assert main(["data", "lint", str(root)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the first at episode 1, frame 4" in said
+    assert "`lerobot-edit-dataset`: 1." in said
 
 
 def test_rows_out_of_order_are_refused(copied, load):
