@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -15,10 +16,12 @@ from pixelvla_core.checkpoint.manifest import MANIFEST, Manifest, read_manifest
 from pixelvla_core.checkpoint.save import describe, save
 from pixelvla_core.contract.contract import ActionContract
 from pixelvla_core.contract.conventions import UNKNOWN_FPS
+from pixelvla_core.contract.statistics import pick
 from pixelvla_core.errors import CheckpointError, ContractError, RecipeError, suggest
 from pixelvla_core.files import check_target, full_disk_is_user_error
 from pixelvla_core.plugins import PluginManager
 from pixelvla_core.recipe import compose, split_arguments
+from pixelvla_core.seam.batch import Sample
 
 if TYPE_CHECKING:
     from pixelvla_core.model.pixelvla import PixelVLA
@@ -66,6 +69,7 @@ def wrap(
     from pixelvla_core.model.assemble import assemble
 
     model = assemble(recipe, registry=manager.registry)
+    _check_acts(model)
     model.contract = infer_contract(model.backbone, facts)
     with full_disk_is_user_error(out.parent, "Nothing was written.", "run the same command again"):
         save(out, model, replace(recipe, run=[]), describe(model, recipe, manager.registry), full=full)
@@ -77,18 +81,19 @@ def infer_contract(backbone: Any, facts: dict[str, Any]) -> ActionContract | Non
     """The action contract around the base's own statistics, or None if the base carries none.
 
     Raises:
-        ContractError: it carries several and none is named, or the named one is not there.
+        ContractError: it carries several and none is named, the named one is not there, or a fact cannot be.
     """
     statistics = getattr(backbone, "statistics", None)
     if not statistics:
         return None
-    given = {name: value for name, value in facts.items() if name != "key"}
     try:
-        return ActionContract.from_norm_stats(
-            statistics, facts.get("key"), **{"fps": UNKNOWN_FPS, "camera": backbone.spec.cameras[0], **given}
-        )
+        key, _ = pick(statistics, facts.get("key"))
     except ContractError as error:
         raise ContractError(f"{error} Here you name it by contract.key=NAME.") from error
+    given = {name: value for name, value in facts.items() if name != "key"}
+    return ActionContract.from_norm_stats(
+        statistics, key, **{"fps": UNKNOWN_FPS, "camera": backbone.spec.cameras[0], **given}
+    )
 
 
 def _replaceable(out: Path) -> bool:
@@ -99,6 +104,26 @@ def _replaceable(out: Path) -> bool:
         return False
     found = {str(item.relative_to(out)) for item in out.rglob("*") if not item.is_dir()}
     return not manifest.step and found <= {MANIFEST, *manifest.files}
+
+
+def _check_acts(model: PixelVLA) -> None:
+    """Refuse a base that loads but can never act.
+
+    Raises:
+        UserError: a weight is not finite, or the adapter cannot read an observation, such as for want of a tokenizer.
+    """
+    import torch
+
+    for name, tensor in model.base.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"The base's tensor {name} holds NaN or infinite values, so whatever it computes means nothing. "
+                "Download or copy the weights again."
+            )
+    spec = model.backbone.spec
+    images = {camera: np.zeros((64, 64, 3), np.uint8) for camera in spec.cameras}
+    blank = Sample(images=images, instruction="move", state=np.zeros(spec.action.dim, np.float32))
+    model.collate([blank], train=False)
 
 
 def _absolute(weights: str) -> str:
@@ -114,8 +139,18 @@ def _facts(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
             name = key.removeprefix("contract.")
             if name not in FACTS:
                 raise RecipeError(f"There is no {key!r}.{suggest(name, FACTS)} Known there: {', '.join(FACTS)}.")
-            facts[name] = yaml.safe_load(value)
+            facts[name] = _value(override, value)
     return facts, [override for override in overrides if not override.startswith("contract.")]
+
+
+def _value(override: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise RecipeError(
+            f"{override!r} cannot be read: {reason}. Its value is YAML, such as contract.fps=5."
+        ) from error
 
 
 def _show(model: PixelVLA, manifest: Manifest, facts: dict[str, Any], out: Path) -> None:

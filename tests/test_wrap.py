@@ -16,7 +16,7 @@ from pixelvla_third_party.adapter import build
 from pixelvla_third_party.config import ThirdPartyConfig
 
 from pixelvla_core import checkpoint
-from pixelvla_core.errors import ContractError, RecipeError, UserError
+from pixelvla_core.errors import CheckpointError, ContractError, RecipeError, UserError
 from pixelvla_core.plugins import GROUP, PluginManager
 from pixelvla_core.wrap import infer_contract, wrap
 
@@ -94,6 +94,38 @@ def test_several_datasets_need_a_name() -> None:
 def test_a_wrong_name_gets_the_nearest() -> None:
     with pytest.raises(ContractError, match="Did you mean 'bridge_orig'"):
         infer_contract(with_statistics(bridge_orig=entry(), fractal=entry()), {"key": "bridge_ori"})
+
+
+@pytest.mark.parametrize(
+    ("fact", "words"),
+    [
+        ({"fps": "abc"}, "fps is 'abc'; expected a number"),
+        ({"fps": -3}, "fps is -3"),
+        ({"fps": float("inf")}, "fps is inf"),
+        ({"fps": True}, "fps is True"),
+        ({"camera": 3}, "camera is 3; expected a name"),
+        ({"orientation": "up"}, "image orientation is 'up'.*Expected one of upright"),
+    ],
+)
+def test_a_fact_that_cannot_be_is_refused_by_its_name(fact: dict, words: str) -> None:
+    with pytest.raises(ContractError, match=words) as caught:
+        infer_contract(with_statistics(bridge=entry()), fact)
+    assert "contract.key" not in str(caught.value)
+
+
+def test_a_fact_is_yaml(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"'contract\.fps=\[' cannot be read"):
+        wrap("third_party", str(base), tmp_path / "w", ["contract.fps=["], manager=MANAGER)
+
+
+def test_a_base_that_can_never_act_is_refused(tmp_path: Path) -> None:
+    broken = build(ThirdPartyConfig(), weights=None)
+    name, parameter = list(broken.module.named_parameters())[-1]
+    parameter.data.view(-1)[0] = torch.nan
+    broken.save_base(tmp_path / "base")
+    with pytest.raises(CheckpointError, match=f"tensor {name} holds NaN"):
+        wrap("third_party", str(tmp_path / "base"), tmp_path / "w", manager=MANAGER)
+    assert not (tmp_path / "w").exists()
 
 
 def test_no_statistics_no_contract(base: Path, tmp_path: Path, capsys) -> None:

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pixelvla_core.api import CheckpointError, UserError
+from pixelvla_core.wrap import wrap
 
 EMBED = "language_model.model.embed_tokens.weight"
 
@@ -140,6 +141,21 @@ def test_missing_extra_and_misshapen_tensors_are_counted_and_named(copy):
     assert "1 not expected (projector.fc9.weight)" in message
     assert "1 of another shape (language_model.model.norm.weight is (33,) instead of (32,))" in message
     assert "No weight was loaded" in message
+
+
+def test_tensors_of_integers_are_refused(copy):
+    name = "projector.fc1.weight"
+    rewrite(copy, lambda tensors: tensors.update({name: tensors[name].to(torch.int32)}))
+    with pytest.raises(CheckpointError, match=r"1 not of floating point \(projector\.fc1\.weight is I32\)"):
+        OpenVLA.from_pretrained(copy)
+
+
+def test_a_folder_without_tokenizer_is_not_wrapped(copy, tmp_path):
+    for file in copy.rglob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(CheckpointError, match="has no tokenizer"):
+        wrap("openvla", str(copy), tmp_path / "wrapped", ["head/native"])
+    assert not (tmp_path / "wrapped").exists()
 
 
 @pytest.mark.parametrize("name", ["featurizer.blocks.2.norm1.weight", "fused_featurizer.attn_pool.latent"])
