@@ -310,6 +310,8 @@ def test_options_override_the_recipe_and_unknown_ones_are_named():
         _settings(base, {"episode": 3})
     with pytest.raises(UserError, match="prompts is 'dot'"):
         _settings(base, {"prompts": ["dot"]})
+    with pytest.raises(UserError, match=r"Did you mean 'point'\?$"):
+        _settings(base, {"prompts": ["pont"]})
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "gpu"])

@@ -15,7 +15,7 @@ from pixelvla_core.checkpoint import read_manifest, resolve
 from pixelvla_core.checkpoint.find import OPTIMIZER
 from pixelvla_core.checkpoint.load import read_contract
 from pixelvla_core.checkpoint.manifest import verify
-from pixelvla_core.errors import UserError, suggest
+from pixelvla_core.errors import UserError, sentence, suggest
 from pixelvla_core.evaluate.config import Running
 from pixelvla_core.evaluate.fit import check_fit
 from pixelvla_core.evaluate.policy import load_run
@@ -144,7 +144,7 @@ def _settings(base: Evaluate, options: Mapping[str, Any]) -> tuple[Evaluate, Run
         settings = replace(base, **{key: value for key, value in given.items() if key not in own})
         return settings, Running(**{key: value for key, value in given.items() if key in own})
     except ValueError as error:
-        raise UserError(f"{error}.") from error
+        raise UserError(sentence(str(error))) from error
 
 
 def _built(registry: Registry, kind: str, part: Part) -> Built:
