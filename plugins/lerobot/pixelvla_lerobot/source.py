@@ -209,9 +209,29 @@ def open_dataset(root: Path | None, repo_id: str | None, revision: str | None) -
     except ImportError as error:
         raise DataError(f"LeRobot's datasets cannot be used: {error}. Install `lerobot[dataset]`.") from error
     except Exception as error:  # LeRobot, pyarrow, datasets and the Hub raise many kinds
+        if root is not None:
+            error = _first_cause(error)
+            _check_outside(error, root)
         raise DataError(
             f"LeRobot cannot open the dataset {root or repo_id}: {type(error).__name__}: {_first_line(error)} "
             "Copy it again; if it is complete, look at it with `lerobot-dataset-viz`."
+        ) from error
+
+
+def _first_cause(error: Exception) -> Exception:
+    """What LeRobot met in the folder, before it turned to the Hub for the same."""
+    while isinstance(error.__context__, Exception):
+        error = error.__context__
+    return error
+
+
+def _check_outside(error: Exception, root: Path) -> None:
+    """Say so where not the dataset is the trouble, but the folder in which Hugging Face's library keeps its copies."""
+    name = error.filename if isinstance(error, OSError) else None
+    if name and root.resolve() not in Path(name).resolve().parents:
+        raise DataError(
+            f"LeRobot copies the tables of a dataset to a cache and cannot use {name} for it: {error.strerror}. Set "
+            "HF_HOME to a folder that can be written."
         ) from error
 
 

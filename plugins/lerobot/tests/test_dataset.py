@@ -403,6 +403,18 @@ def test_actions_that_are_nan_are_named(copied, load, capsys):
     assert "`lerobot-edit-dataset`: 1." in said
 
 
+def test_a_cache_that_cannot_be_used_is_not_blamed_on_the_dataset(copied, load, monkeypatch):
+    import datasets
+    import huggingface_hub
+
+    root = copied("images")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    (root.parent / "file").touch()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", root.parent / "file" / "cache")
+    with pytest.raises(DataError, match=r"cannot use .*file/cache for it: Not a directory\. Set HF_HOME"):
+        load(root)
+
+
 def test_rows_out_of_order_are_refused(copied, load):
     root = copied("images")
     _rewrite(root, "frame_index", lambda values: [*values[:2], values[3], values[2], *values[4:]])
