@@ -161,6 +161,15 @@ def existing(path: Path) -> Path:
     return path if os.path.lexists(path) or path == path.parent else existing(path.parent)
 
 
+def size(count: float) -> str:
+    """A number of bytes as one reads it: ``512 B``, ``3.2 MiB``, ``14 GiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if count < 1024 or unit == "TiB":
+            break
+        count /= 1024
+    return f"{count:.1f} {unit}" if count < 10 and unit != "B" else f"{count:.0f} {unit}"
+
+
 @contextmanager
 def full_disk_is_user_error(folder: Path, kept: str, again: str) -> Iterator[None]:
     """Turn a full disk into one clear paragraph; ``kept`` says what is still there, ``again`` how to go on."""
@@ -169,9 +178,8 @@ def full_disk_is_user_error(folder: Path, kept: str, again: str) -> Iterator[Non
     except OSError as error:
         if error.errno not in FULL:
             raise
-        above = existing(folder)
-        free = shutil.disk_usage(above).free / 2**20
+        free = size(shutil.disk_usage(existing(folder)).free)
         raise UserError(
-            f"Writing to {folder} failed: {os.strerror(error.errno)}; {free:.0f} MiB are free there. {kept} "
+            f"Writing to {folder} failed: {os.strerror(error.errno)}; {free} are free there. {kept} "
             f"Free some space (or raise the file-size limit) and {again}."
         ) from error

@@ -150,3 +150,11 @@ def test_a_target_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write everywhere
     with pytest.raises(UserError, match="read-only"):
         files.check_target(tmp_path / "a" / "b", "a run")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (3_400_000, "3.2 MiB"), (14 * 2**30, "14 GiB"), (2**53, "8192 TiB")],
+)
+def test_sizes_are_in_a_unit_that_shows_them(count: int, text: str) -> None:
+    assert files.size(count) == text

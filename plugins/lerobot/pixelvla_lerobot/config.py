@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pixelvla_core.data.prompting import PromptMix
 from pixelvla_core.errors import RecipeError, suggest
 
 TIMES = ("first", "current")
@@ -84,3 +85,5 @@ class LeRobotConfig:
             raise RecipeError(f"image_size is {self.image_size}; expected a number of pixels, or nothing.")
         if self.workers < 1:
             raise RecipeError(f"workers is {self.workers}; expected at least 1.")
+        if self.prompts is not None:
+            PromptMix(self.prompts)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pixelvla_core import files
 from pixelvla_core.errors import DataError
 from pixelvla_core.files import one_at_a_time, write_text
 
@@ -182,7 +183,7 @@ def _reserve(path: Path, size: int) -> int:
         path.unlink()
         free = shutil.disk_usage(path.parent).free
         raise DataError(
-            f"The decoded frames take {size / 1e9:.1f} GB, but the disk of {path.parent} has {free / 1e9:.1f} GB left "
+            f"The decoded frames take {files.size(size)}, but the disk of {path.parent} has {files.size(free)} left "
             f"({error.strerror}). Free some space, name another folder with `cache` or PIXELVLA_CACHE, store smaller "
             "frames with `image_size`, or set frames=direct."
         ) from error

@@ -487,6 +487,7 @@ def test_suspicious_actions_are_logged(copied, load, caplog):
         ({"root": "x", "mask_probability": 1.5}, "from 0 to 1"),
         ({"root": "x", "image_size": 0}, "image_size"),
         ({"root": "x", "workers": 0}, "workers"),
+        ({"root": "x", "prompts": {"pont": 1.0}}, "Did you mean 'point'"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, words):
