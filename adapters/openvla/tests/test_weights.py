@@ -224,6 +224,15 @@ def test_dataset_statistics_replace_those_of_config_json(copy):
         ({"text_config": {"model_type": "phi"}}, "'phi'"),
         ({"text_config": {"vocab_size": 32064, "tie_word_embeddings": True}}, "ties"),
         ({"norm_stats": {}}, None),
+        ({"text_config": 3}, "text_config 3"),
+        ({"text_config": {"hidden_size": "x"}}, "hidden_size"),
+        ({"text_config": {"vocab_size": "x"}}, "vocab_size 'x'"),
+        ({"text_config": {"hidden_size": 64, "num_attention_heads": 7}}, "attention heads"),
+        ({"text_config": {"intermediate_size": -4}}, "No model can be made"),
+        ({"image_sizes": "abc"}, "image_sizes 'abc'"),
+        ({"towers": 3}, "towers 3"),
+        ({"towers": [{"patch_size": 0}] * 2}, "No model can be made"),
+        ({"pad_to_multiple_of": "x"}, "pad_to_multiple_of 'x'"),
     ],
 )
 def test_config_json(copy, change, said):
@@ -234,6 +243,22 @@ def test_config_json(copy, change, said):
     else:
         with pytest.raises(UserError, match=said):
             OpenVLA.from_pretrained(copy)
+
+
+@pytest.mark.parametrize(
+    "stats", [{"mine": 3}, {"mine": {"action": {"q01": 1}}}, {"mine": {"action": {"q01": [0], "q99": ["x"]}}}]
+)
+def test_statistics_that_are_none_are_refused(copy, stats):
+    (copy / "dataset_statistics.json").write_text(json.dumps(stats))
+    with pytest.raises(CheckpointError, match=r"data set 'mine' have no lists of numbers"):
+        OpenVLA.from_pretrained(copy)
+
+
+def test_statistics_of_two_lengths_are_refused(copy):
+    stats = {"mine": {"action": {"q01": [0.0], "q99": [1.0, 2.0]}}}
+    (copy / "dataset_statistics.json").write_text(json.dumps(stats))
+    with pytest.raises(CheckpointError, match="1 values in q01 and 2 in q99"):
+        OpenVLA.from_pretrained(copy)
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]"])
