@@ -227,8 +227,10 @@ def _first_cause(error: Exception) -> Exception:
 
 def _check_outside(error: Exception, root: Path) -> None:
     """Say so where not the dataset is the trouble, but the folder in which Hugging Face's library keeps its copies."""
-    name = error.filename if isinstance(error, OSError) else None
-    if name and root.resolve() not in Path(name).resolve().parents:
+    if not isinstance(error, OSError) or not error.filename:
+        return
+    name = error.filename
+    if root.resolve() not in Path(name).resolve().parents:
         raise DataError(
             f"LeRobot copies the tables of a dataset to a cache and cannot use {name} for it: {error.strerror}. Set "
             "HF_HOME to a folder that can be written."
