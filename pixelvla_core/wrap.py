@@ -58,7 +58,7 @@ def wrap(
             something else is in ``out``, such as the evaluation of an earlier model.
     """
     manager = PluginManager.load() if manager is None else manager
-    check_target(out, "a wrapped model alone", ours=_replaceable(out))
+    check_target(out, "a wrapped model and nothing else", ours=_replaceable(out))
     layers, values = split_arguments(overrides)
     facts, values = _facts(values)
     recipe = compose(

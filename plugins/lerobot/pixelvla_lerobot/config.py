@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pixelvla_core.data.prompting import PromptMix
 from pixelvla_core.errors import RecipeError, suggest
 
 TIMES = ("first", "current")
@@ -86,4 +85,6 @@ class LeRobotConfig:
         if self.workers < 1:
             raise RecipeError(f"workers is {self.workers}; expected at least 1.")
         if self.prompts is not None:
+            from pixelvla_core.data.prompting import PromptMix  # needs NumPy, which listing commands does not
+
             PromptMix(self.prompts)
