@@ -16,12 +16,15 @@ from typing import Any
 import click
 
 from pixelvla_core.api import UserError
-from pixelvla_core.files import write_text
+from pixelvla_core.files import check_target, write_text
 
 from .methods import METHODS, Method
 
 OBJECT_TASKS = ("pick", "move_near")
 """Only these have a version with objects that training never showed."""
+
+DONE = "steps.json"
+"""The commands that are done, and how long each took."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,17 @@ def run(out: Path, **options: Any) -> Path:
     """Carry out the whole demonstration and return its report.
 
     Raises:
-        UserError: ``out`` belongs to a demonstration with other options, or a command refuses its input.
+        UserError: ``out`` belongs to something else or to a demonstration with other options, or a command refuses its
+            input.
     """
     from .report import write
     from .summary import show
 
     steps = plan(out, **options)
     cli = click.get_current_context().find_root().command
+    check_target(out, "a demonstration", ours=(out / DONE).is_file())
     done = _finished(out, steps)
+    write_text(out / DONE, json.dumps(done, indent=1))
     for number, step in enumerate(steps, start=1):
         line = "pixelvla " + " ".join(step.command)
         click.secho(f"\n[{number}/{len(steps)}] {step.title}\n$ {line}", bold=True)
@@ -74,7 +80,7 @@ def run(out: Path, **options: Any) -> Path:
         start = time.perf_counter()
         cli.main(args=list(step.command), prog_name="pixelvla", standalone_mode=False)
         done[line] = round(time.perf_counter() - start, 1)
-        write_text(out / "steps.json", json.dumps(done, indent=1))
+        write_text(out / DONE, json.dumps(done, indent=1))
     show(out, METHODS)
     report = write(out, METHODS, done)
     click.echo(f"\nThe report with pictures: {report}")
@@ -121,7 +127,7 @@ def _options(given: dict[str, Any]) -> tuple[str, ...]:
 
 def _finished(out: Path, steps: Sequence[Step]) -> dict[str, float]:
     """Seconds of the commands that finished before."""
-    path = out / "steps.json"
+    path = out / DONE
     if not path.is_file():
         return {}
     done = json.loads(path.read_text(encoding="utf-8"))
