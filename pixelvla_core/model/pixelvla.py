@@ -20,6 +20,7 @@ from pixelvla_core.model.freeze import set_mode
 from pixelvla_core.model.lora import detached
 from pixelvla_core.seam.backbone import BackboneAdapter
 from pixelvla_core.seam.batch import Batch, Features, Sample
+from pixelvla_core.seam.check import check_samples
 from pixelvla_core.seam.prefix import Past, Prefix
 
 if TYPE_CHECKING:
@@ -86,7 +87,12 @@ class PixelVLA(nn.Module):
         return self
 
     def collate(self, samples: Sequence[Sample], *, train: bool) -> Batch:
-        """Turn samples into a batch on the CPU: paint, tokenise, then let prompts, masks and actions follow."""
+        """Turn samples into a batch on the CPU: paint, tokenise, then let prompts, masks and actions follow.
+
+        Raises:
+            UserError: there are none, or one is not what ``Sample`` says.
+        """
+        check_samples(samples)
         samples = [self._prepared(sample) for sample in samples]
         batch = self._annotated(self.backbone.collate(samples, train=train), samples)
         batch = replace(batch, keys=tuple(sample.key for sample in samples))
