@@ -145,6 +145,19 @@ def test_a_folder_that_exists_is_left_alone(tmp_path):
     assert (tmp_path / "set" / "precious").exists()
 
 
+def test_a_renderer_that_does_not_exist_is_the_users_error(tmp_path):
+    code = "import sys; from pixelvla_core.cli.main import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "record", str(tmp_path / "set"), "--episodes", "1"],
+        env={**os.environ, "MUJOCO_GL": "nonsense"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "MUJOCO_GL=nonsense" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_masks_that_exist_are_left_alone(tmp_path):
     masks = tmp_path / "set.masks.jsonl"
     masks.write_text("precious")
