@@ -24,6 +24,7 @@ from pixelvla_third_party.config import ThirdPartyConfig
 
 from pixelvla_core import checkpoint
 from pixelvla_core.checkpoint import identity, manifest
+from pixelvla_core.checkpoint.tensors import write_tensors
 from pixelvla_core.errors import CheckpointError
 from pixelvla_core.files import point_link
 from pixelvla_core.model.assemble import assemble
@@ -106,6 +107,13 @@ def test_manifest_says_what_the_model_is_made_of(saved) -> None:
 
 def test_nothing_is_pickled(saved) -> None:
     assert {file.suffix for file in saved[0].iterdir()} == {".json", ".yaml", ".safetensors"}
+
+
+def test_where_the_system_refuses_a_file_its_error_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "a.safetensors"
+    with pytest.raises(OSError, match="No such file") as caught:
+        write_tensors(path, {"a": torch.zeros(1)})
+    assert caught.value.filename == str(path)
 
 
 def test_files_can_be_read_by_whom_the_umask_lets(base: Path, tmp_path: Path) -> None:
