@@ -141,7 +141,7 @@ def flow(subject: Subject) -> str:
 
 def _chunks(subject: Subject) -> tuple[int, int, int]:
     """The shape of the base's own actions for all samples."""
-    return len(subject.samples), subject.spec.action.horizon, subject.spec.action.dim
+    return len(subject.samples), subject.spec.action.horizon, subject.spec.action.widest
 
 
 def _with_actions(subject: Subject) -> tuple[Batch, Prefix]:
