@@ -222,6 +222,7 @@ def test_an_unknown_layer_says_the_nearest_and_where_it_was_searched(made, layer
         ("run=[cat,peu]", "run names the stage 'peu', which no layer defines. Did you mean 'pue'? Defined: cat, pue."),
         ("head=flow", "The head 'flow' needs flow from the backbone, but 'acme' provides hidden, native."),
         ("head=null", "stages.cat.train lists 'head', which is empty here; name a head."),
+        ("head=native", "stages.cat.train lists 'head', which is empty here; the head 'native' is the base's own"),
         ("splice=before", "splice is 'before'; expected one of after_image, in_text."),
         ("action.horizon=0", "action.horizon is 0; expected at least 1."),
         ("lora.dropout=1", "lora.dropout is 1.0; expected 0 <= dropout < 1."),
