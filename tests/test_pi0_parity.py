@@ -12,15 +12,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).with_name("standins")))
 import tiny_pi0
-from pixelvla_pi0.adapter import Pi0Adapter, build
+from pixelvla_pi0.adapter import build
 from pixelvla_pi0.config import Pi0Options
+from tiny_pi0 import chunk, loss, wrap
 
 from pixelvla_core.model import lora
-from pixelvla_core.model.config import NativeHeadConfig, PixelEncoderConfig, PromptEncoderConfig
-from pixelvla_core.model.native_head import NativeHead
-from pixelvla_core.model.pixel_encoder import MultiscalePixelEncoder
 from pixelvla_core.model.pixelvla import PixelVLA
-from pixelvla_core.model.prompt_encoder import VisualPromptEncoder
 from pixelvla_core.prompts import Point
 
 CAMERAS = {"one camera": ("front",), "two cameras": ("front", "wrist")}
@@ -54,29 +51,6 @@ def stock(folder):
 @pytest.fixture
 def model(folder, cameras) -> PixelVLA:
     return wrap(build(Pi0Options(cameras=list(cameras)), weights=str(folder)))
-
-
-def wrap(adapter: Pi0Adapter) -> PixelVLA:
-    """All of pixelvla around it, and pi0's own head."""
-    torch.manual_seed(1)
-    return PixelVLA(
-        adapter,
-        NativeHead(NativeHeadConfig(), adapter.spec, dim=tiny_pi0.DIM),
-        pixel_encoder=MultiscalePixelEncoder(PixelEncoderConfig(hidden=16), adapter.spec),
-        prompt_encoder=VisualPromptEncoder(PromptEncoderConfig(width=16, hidden=16), adapter.spec),
-    ).eval()
-
-
-def loss(model: PixelVLA, samples, seed: int = 5) -> torch.Tensor:
-    batch = model.collate(samples, train=True)
-    torch.manual_seed(seed)
-    return model.loss(batch)
-
-
-def chunk(model: PixelVLA, samples, seed: int = 5) -> torch.Tensor:
-    batch = model.collate(samples, train=False)
-    torch.manual_seed(seed)
-    return model.predict(batch)
 
 
 def expect_equal(model: PixelVLA, stock, samples) -> None:

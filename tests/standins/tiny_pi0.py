@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pixelvla_pi0.adapter import Pi0Adapter
 from pixelvla_pi0.sizes import Sizes, resized
 from pixelvla_pi0.start import word_tokenizer, words_of, write_random
 
 from pixelvla_core.api import Sample
+from pixelvla_core.model.config import NativeHeadConfig, PixelEncoderConfig, PromptEncoderConfig
+from pixelvla_core.model.native_head import NativeHead
+from pixelvla_core.model.pixel_encoder import MultiscalePixelEncoder
+from pixelvla_core.model.pixelvla import PixelVLA
+from pixelvla_core.model.prompt_encoder import VisualPromptEncoder
 
 SIZES = Sizes()
 SIZE, HORIZON, DIM, STATE = 56, 4, 7, 8
@@ -72,8 +79,7 @@ def samples(count: int = 3, cameras: tuple[str, ...] = ("front",), seed: int = 0
 def lerobot_batch(chosen: list[Sample]) -> dict[str, torch.Tensor]:
     """The same samples as LeRobot's own processors hand them to a policy."""
     from lerobot.policies.pi0.processor_pi0 import Pi0NewLineProcessor
-    from lerobot.processor import TokenizerProcessorStep, create_transition
-    from lerobot.processor import TransitionKey
+    from lerobot.processor import TokenizerProcessorStep, TransitionKey, create_transition
 
     batch = {
         f"observation.images.{camera}": torch.stack(
@@ -90,3 +96,33 @@ def lerobot_batch(chosen: list[Sample]) -> dict[str, torch.Tensor]:
         observation=dict(batch), complementary_data={"task": [sample.instruction for sample in chosen]}
     )
     return {**tokenize(Pi0NewLineProcessor()(transition))[TransitionKey.OBSERVATION], "action": batch["action"]}
+
+
+def words_in(text: str) -> list[str]:
+    """The words and marks of a text, as the tokenizer cuts it."""
+    return re.findall(r"\w+|[^\w\s]+", text)
+
+
+def wrap(adapter: Pi0Adapter) -> PixelVLA:
+    """All of pixelvla around it, and pi0's own head."""
+    torch.manual_seed(1)
+    return PixelVLA(
+        adapter,
+        NativeHead(NativeHeadConfig(), adapter.spec, dim=DIM),
+        pixel_encoder=MultiscalePixelEncoder(PixelEncoderConfig(hidden=16), adapter.spec),
+        prompt_encoder=VisualPromptEncoder(PromptEncoderConfig(width=16, hidden=16), adapter.spec),
+    ).eval()
+
+
+def loss(model: PixelVLA, chosen: list[Sample], seed: int = 5) -> torch.Tensor:
+    """Its training loss with noise and time from this seed."""
+    batch = model.collate(chosen, train=True)
+    torch.manual_seed(seed)
+    return model.loss(batch)
+
+
+def chunk(model: PixelVLA, chosen: list[Sample], seed: int = 5) -> torch.Tensor:
+    """Its normalised actions with noise from this seed."""
+    batch = model.collate(chosen, train=False)
+    torch.manual_seed(seed)
+    return model.predict(batch)
