@@ -206,3 +206,13 @@ def test_in_text_puts_the_tokens_behind_the_instruction(model):
     prefix = model.prefix(model.collate([sample], train=False))
     order = [prefix.names[i] for i in prefix.span_BS[0].unique_consecutive()]
     assert order == ["image:front", "image:wrist", "bos", "instruction", "prompt:front", "text"]
+
+
+def test_fixed_noise_makes_a_chunk_depend_on_its_sample_alone(folder):
+    options = Pi0Options(cameras=list(CAMERAS), fixed_noise=True)
+    model, samples = wrap(build(options, weights=str(folder))), tiny_pi0.samples(3, CAMERAS)
+    found = chunk(model, samples, seed=1)
+    alone = torch.cat([chunk(model, [sample], seed=2) for sample in reversed(samples)]).flip(0)
+    assert torch.allclose(found, alone, atol=1e-5)
+    other = chunk(model, [replace(samples[0], key="another")])
+    assert not torch.allclose(other, found[:1], atol=1e-2)

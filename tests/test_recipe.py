@@ -135,8 +135,8 @@ def test_a_lone_name_is_short_for_a_part_at_every_place(made):
 
 def test_naming_another_part_drops_the_options_of_the_one_beneath(made, layers):
     write(layers, "flowing", "head: {name: native, options: {depth: 9}}\n")
-    assert made("whole", "flowing").head.options == {"depth": 9, "colour": "red"}
-    assert made("whole", "flowing", "head.options.depth=4").head.options["depth"] == 4
+    assert made("whole", "flowing", "run=[]").head.options == {"depth": 9, "colour": "red"}
+    assert made("whole", "flowing", "run=[]", "head.options.depth=4").head.options["depth"] == 4
     assert made("whole", "flowing", "head=l1").head.options == {"width": 3}
 
 

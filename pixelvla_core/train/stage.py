@@ -80,7 +80,7 @@ def checkpoint_gradients(module: nn.Module) -> None:
         enable = getattr(part, "gradient_checkpointing_enable", None)
         if callable(enable):
             asked = {"gradient_checkpointing_kwargs": {"use_reentrant": False}}
-            # transformers' models choose between two ways to recompute; LeRobot's have the one meant here and no choice.
+            # transformers offers two ways to recompute; LeRobot has the one that is meant here, and no choice.
             enable(**(asked if asked.keys() & inspect.signature(enable).parameters.keys() else {}))
             return
     raise UserError(

@@ -8,6 +8,7 @@ Shapes: B batch, S sequence, D width of the language model, N patches, L text le
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ def build(
         tokenizer=load_tokenizer(folder, config.tokenizer),
         cameras=config.cameras,
         state=StateRule(step, width=policy.config.max_state_dim, used=config.state),
+        fixed_noise=config.fixed_noise,
         statistics=statistics,
         folder=folder,
         sizes=sizes,
@@ -80,6 +82,7 @@ class Pi0Adapter:
         tokenizer: A fast tokenizer of transformers.
         cameras: In the order in which their tokens stand.
         state: How states are normalised and padded; by default they are padded only.
+        fixed_noise: Take the noise of a chunk from the sample's key in place of torch's generator.
         statistics: Data set -> {"action": ..., "proprio": ...}.
         folder: Where the weights were read from.
         sizes: Of a small pi0, so that it can be saved.
@@ -95,6 +98,7 @@ class Pi0Adapter:
         tokenizer: Any,
         cameras: Sequence[str] = ("front",),
         state: StateRule | None = None,
+        fixed_noise: bool = False,
         statistics: Mapping[str, Any] | None = None,
         folder: Path | None = None,
         sizes: Sizes | None = None,
@@ -105,6 +109,7 @@ class Pi0Adapter:
         self.vlm = self.core.paligemma_with_expert
         self.statistics = action_statistics(statistics or {})
         self.weights_folder, self.sizes = folder, sizes
+        self.fixed_noise = fixed_noise
         self.state = state or StateRule(None, width=policy.config.max_state_dim)
         language = self.vlm.paligemma.model.language_model
         # As LeRobot does before it samples: its additive mask is made for this attention.
@@ -236,8 +241,15 @@ class Pi0Adapter:
         return error_BHA.mean(-1).sum() / valid_BH.sum().clamp(min=1)
 
     def native_actions(self, prefix: Prefix, batch: Batch) -> Tensor:
-        """A chunk sampled by LeRobot from fresh noise, float32[B, H, max_dim]."""
-        return self._sampled(prefix, batch, None, None)
+        """A chunk sampled by LeRobot, from noise of its own or of the samples' keys, float32[B, H, max_dim]."""
+        noise_BHA = self._fixed(batch) if self.fixed_noise and batch.keys else None
+        return self._sampled(prefix, batch, noise_BHA, None)
+
+    def _fixed(self, batch: Batch) -> Tensor:
+        shape = self.spec.action.horizon, self.spec.action.widest
+        seeds = [int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little") for key in batch.keys]
+        rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed % 2**63)) for seed in seeds]
+        return torch.stack(rows).to(batch.inputs["state"].device)
 
     def flow_loss(self, prefix: Prefix, batch: Batch, noise_BHA: Tensor, time_B: Tensor) -> Tensor:
         """LeRobot's squared error of the velocity for given noise and time, of the noise's shape."""

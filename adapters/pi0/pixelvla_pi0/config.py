@@ -19,6 +19,8 @@ class Pi0Options:
         state_mean: Mean of each value of the state, in the data's units; with `state_std` it replaces the statistics
             that lie beside the weights.
         state_std: Standard deviation of each value of the state.
+        fixed_noise: Sample each chunk from noise that depends on the sample's key alone, so that an evaluation repeats
+            whatever else runs beside it; False draws it from torch's generator, as LeRobot does.
         policy: Fields of LeRobot's `PI0Config` to change, such as `{num_inference_steps: 5}`.
     """
 
@@ -29,6 +31,7 @@ class Pi0Options:
     state: bool = True
     state_mean: list[float] | None = None
     state_std: list[float] | None = None
+    fixed_noise: bool = False
     policy: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

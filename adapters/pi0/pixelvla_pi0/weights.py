@@ -73,7 +73,8 @@ def read_config(folder: Path, changes: Mapping[str, Any], dtype: str) -> Any:
         raise UserError(f"backbone.dtype is {dtype!r}; LeRobot's pi0 is {' or '.join(DTYPES)}.")
     _check_kind(folder)
     try:
-        config = PreTrainedConfig.from_pretrained(folder)
+        # The device is the model's own affair; LeRobot would warn of one that is not here.
+        config = PreTrainedConfig.from_pretrained(folder, cli_overrides=["--device=cpu"])
     except Exception as error:  # draccus raises what its many layers raise
         raise CheckpointError(
             f"{folder / CONFIG} is not what this LeRobot writes ({str(error).strip().splitlines()[0]}). Save the "
@@ -83,7 +84,7 @@ def read_config(folder: Path, changes: Mapping[str, Any], dtype: str) -> Any:
 
 
 def changed(config: Any, changes: Mapping[str, Any], known: list[str]) -> Any:
-    """The config with other values, and none for the device, which is the model's own affair.
+    """The config with other values.
 
     Raises:
         UserError: a change names no field, or LeRobot refuses its value.
@@ -97,8 +98,6 @@ def changed(config: Any, changes: Mapping[str, Any], known: list[str]) -> Any:
         raise UserError(f"LeRobot refuses the fields in backbone.options.policy: {error}.") from error
     if isinstance(config.image_resolution, list):
         config.image_resolution = tuple(config.image_resolution)
-    # Constructed on no device at all: the weights decide where it lies.
-    config.device = None
     return config
 
 
@@ -125,8 +124,11 @@ def build(config: Any, sizes: Sizes | None) -> Any:
     from lerobot.policies.pi0.modeling_pi0 import PI0Policy
 
     refuse_compiled(config)
+    config.device = None  # LeRobot would move what has no weights yet
     with resized(sizes), init_empty_weights(include_buffers=False):
-        return PI0Policy(config)
+        policy = PI0Policy(config)
+    config.device = "cpu"
+    return policy
 
 
 def model_name(name: str) -> str:
@@ -146,7 +148,7 @@ def load(folder: Path, policy: Any) -> None:
     from safetensors import safe_open
 
     path = _file(folder)
-    wanted = {name: parameter for name, parameter in policy.state_dict().items()}
+    wanted = policy.state_dict()
     source = _sources(path)
     if EMBEDDING not in source and HEAD in source:
         source[EMBEDDING] = source[HEAD]  # openpi ties them and stores one
