@@ -34,7 +34,6 @@ SIZES = Sizes(
 )
 IMAGE, HORIZON, TEXT = 112, 8, 24
 CONFIG = {
-    "image_resolution": (IMAGE, IMAGE),
     "chunk_size": HORIZON,
     "n_action_steps": HORIZON,
     "tokenizer_max_length": TEXT,
@@ -55,18 +54,19 @@ def statistics(dataset: Path) -> dict[str, Any]:
     return {KEY: {**entries, "action": {**entries["action"], "mask": [True] * (dim - 1) + [False]}}}
 
 
-def write(dataset: Path, out: Path, seed: int = 0) -> tuple[int, int]:
+def write(dataset: Path, out: Path, seed: int = 0, sizes: Sizes = SIZES, image: int = IMAGE) -> tuple[int, int]:
     """Write the folder; return how many parameters and words it has."""
     tasks = pq.read_table(dataset / "meta" / "tasks.parquet").to_pandas()
     words = words_of([*(str(task) for task in tasks.get("task", tasks.index)), *EXTRA])
     found = statistics(dataset)
     widths = {name: len(entry["mean"]) for name, entry in found[KEY].items()}
     features = {
-        f"observation.images.{CAMERA}": (3, IMAGE, IMAGE),
+        f"observation.images.{CAMERA}": (3, image, image),
         "observation.state": (widths["proprio"],),
         "action": (widths["action"],),
     }
-    policy = write_random(out, words, sizes=SIZES, config=CONFIG, features=features, statistics=found, seed=seed)
+    config = {**CONFIG, "image_resolution": (image, image)}
+    policy = write_random(out, words, sizes=sizes, config=config, features=features, statistics=found, seed=seed)
     return sum(parameter.numel() for parameter in policy.parameters()), len(words)
 
 
