@@ -16,6 +16,6 @@ def pixelvla_commands(cli: click.Group) -> None:
     @click.argument("out", type=click.Path(path_type=Path))
     def lerobot_policy(run: Path, out: Path) -> None:
         """Write a run as a policy folder that LeRobot's tools load."""
-        from .export import export
+        from lerobot_policy_pixelvla.export import export
 
         click.echo(f"{export(run, out)}: lerobot-eval --policy.path={out}")
