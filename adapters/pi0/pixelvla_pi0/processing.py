@@ -43,7 +43,7 @@ def letterbox(height: int, width: int, size: int) -> tuple[int, int, int, int]:
 
 def geometry(image: np.ndarray, size: int) -> Affine:
     """The map from an image, [H, W, C], to the square that the vision tower reads."""
-    height, width, top, left = letterbox(*image.shape[:2], size)
+    height, width, top, left = letterbox(image.shape[0], image.shape[1], size)
     return Affine(width / size, height / size, left / size, top / size)
 
 
@@ -60,7 +60,7 @@ def pixels(image: np.ndarray, size: int) -> Tensor:
             f"An image is {image.dtype}{list(image.shape)}; expected uint8[height, width, 3], RGB. Convert it first "
             "(values in [0, 1] times 255, channels last)."
         )
-    letterbox(*image.shape[:2], size)
+    letterbox(image.shape[0], image.shape[1], size)
     found_BHWC = torch.from_numpy(np.ascontiguousarray(image))[None].float() / 255
     if image.shape[:2] != (size, size):
         found_BHWC = modeling_pi0.resize_with_pad_torch(found_BHWC, size, size)

@@ -41,8 +41,8 @@ def to_samples(batch: Mapping[str, Any], cameras: Sequence[str]) -> list[Sample]
             images={camera: rows[i] for camera, rows in images.items()},
             instruction=tasks[i],
             state=None if state is None else state[i],
-            prompts={camera: found for camera in cameras if (found := _prompts(batch, camera, i))},
-            masks={camera: found for camera in cameras if (found := _masks(batch, camera, i)) is not None},
+            prompts={camera: prompts for camera in cameras if (prompts := _prompts(batch, camera, i))},
+            masks={camera: masks for camera in cameras if (masks := _masks(batch, camera, i)) is not None},
             actions=None if actions is None else actions[i],
             action_valid=None if pad is None else ~pad[i].astype(bool),
         )
