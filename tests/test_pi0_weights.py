@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from pixelvla_pi0.weights import EMBEDDING, HEAD, model_name
 from tiny_pi0 import loss, wrap
 
 from pixelvla_core.errors import CheckpointError, UserError
+from pixelvla_core.wrap import infer_contract
 
 STATISTICS = {"mean": [0.5] * 8, "std": [2.0] * 8}
 
@@ -270,6 +272,15 @@ def test_states_are_normalised_by_the_statistics_beside_the_weights(folder):
         adapter.collate([replace(tiny_pi0.samples(1)[0], state=np.ones(5))], train=False)
 
 
+def test_states_without_statistics_are_read_as_they_are_and_that_is_said(base):
+    with pytest.warns(UserWarning, match="pi0 reads states in their own units"):
+        build(Pi0Options(), weights=str(base))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build(Pi0Options(state=False), weights=str(base))
+        build(Pi0Options(state_mean=[0.0], state_std=[1.0]), weights=str(base))
+
+
 def test_statistics_of_several_data_sets_must_be_chosen_among(folder):
     entries = {"a": {"proprio": STATISTICS}, "b": {"proprio": {**STATISTICS, "mean": [0.0] * 8}}}
     (folder / "dataset_statistics.json").write_text(json.dumps(entries))
@@ -291,9 +302,14 @@ def test_given_statistics_win(folder):
 
 def test_lerobots_own_processors_beside_the_weights_are_used(folder):
     from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature
-    from lerobot.processor import NormalizerProcessorStep, PolicyProcessorPipeline
+    from lerobot.processor import (
+        NormalizerProcessorStep,
+        PolicyProcessorPipeline,
+        TransitionKey,
+        UnnormalizerProcessorStep,
+    )
 
-    stats = {"observation.state": STATISTICS, "action": _action_statistics()}
+    stats = {"observation.state": {"count": [9], **STATISTICS}, "action": _action_statistics()}
     step = NormalizerProcessorStep(
         features={
             "observation.state": PolicyFeature(type=FeatureType.STATE, shape=(8,)),
@@ -304,7 +320,13 @@ def test_lerobots_own_processors_beside_the_weights_are_used(folder):
     )
     PolicyProcessorPipeline([step], name="policy_preprocessor").save_pretrained(folder)
     adapter = build(Pi0Options(), weights=str(folder))
-    assert adapter.statistics == {"lerobot": {"action": _action_statistics()}}
+    assert adapter.statistics == {"lerobot": {"action": {**_action_statistics(), "rule": "mean_std"}}}
+    contract = infer_contract(adapter, {})
+    assert contract.rule == "mean_std"
+    found = torch.randn(4, 7)
+    unnormalize = UnnormalizerProcessorStep(features=step.features, norm_map=step.norm_map, stats=stats)
+    wanted = unnormalize({TransitionKey.ACTION: found})[TransitionKey.ACTION]
+    assert torch.allclose(contract.unnormalize(found), wanted)
     state = adapter.collate([replace(tiny_pi0.samples(1)[0], state=np.full(8, 4.5))], train=False).inputs["state"]
     assert torch.allclose(state[0, :8], torch.full((8,), 2.0))
     adapter.save_base(folder.parent / "saved")

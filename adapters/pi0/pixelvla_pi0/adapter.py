@@ -9,6 +9,7 @@ Shapes: B batch, S sequence, D width of the language model, N patches, L text le
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,12 @@ def build(
     files.load(folder, policy)
     statistics = read_statistics(folder)
     step = state_step(folder, statistics, key=config.key, mean=config.state_mean, std=config.state_std)
+    if step is None and config.state:
+        warnings.warn(
+            f"No statistics of the robot's state lie beside the weights in {folder}, so pi0 reads states in their own "
+            "units. Give backbone.options.state_mean and state_std, or state: false.",
+            stacklevel=2,
+        )
     return Pi0Adapter(
         policy.eval(),
         tokenizer=load_tokenizer(folder, config.tokenizer),

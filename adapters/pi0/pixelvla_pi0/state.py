@@ -19,6 +19,8 @@ from pixelvla_core.api import CheckpointError, UserError
 STATE, ACTION = "observation.state", "action"
 PREPROCESSOR, STATISTICS = "policy_preprocessor.json", "dataset_statistics.json"
 ACTION_STATISTICS = ("mean", "std", "min", "max", "q01", "q99")
+RULES = {"MEAN_STD": "mean_std", "MIN_MAX": "min_max", "QUANTILES": "q99"}
+"""LeRobot's modes of normalisation -> the action contract's rules; by another one no contract can be made."""
 
 
 class StateRule:
@@ -59,11 +61,11 @@ class StateRule:
     def _normalised(self, found: Tensor, key: str) -> Tensor:
         from lerobot.processor import TransitionKey
 
-        known = next(iter(self.step.stats[STATE].values()))
-        if len(found) != len(known):
+        known = max(torch.as_tensor(value).numel() for value in self.step.stats[STATE].values())
+        if len(found) != known:
             raise UserError(
                 f"Sample {key or '(without a key)'} has a state of {len(found)} values, but the statistics beside the "
-                f"weights are of {len(known)}: another robot's. Give this robot's as backbone.options.state_mean and "
+                f"weights are of {known}: another robot's. Give this robot's as backbone.options.state_mean and "
                 "state_std."
             )
         transition = {TransitionKey.OBSERVATION: {STATE: found}}
@@ -82,8 +84,19 @@ def read_statistics(folder: Path | None) -> dict[str, Any]:
         return _json(folder / STATISTICS)
     normaliser = _normaliser(folder)
     stats = {} if normaliser is None else normaliser.stats
-    found = {name: _lists(stats[key]) for name, key in (("action", ACTION), ("proprio", STATE)) if key in stats}
+    found: dict[str, Any] = {
+        name: _lists(stats[key]) for name, key in (("action", ACTION), ("proprio", STATE)) if key in stats
+    }
+    rule = _action_rule(normaliser)
+    if "action" in found:
+        found["action"] = {**found["action"], "rule": rule} if rule else {}
     return {"lerobot": found} if found else {}
+
+
+def _action_rule(normaliser: Any) -> str | None:
+    """By which of the contract's rules LeRobot's normaliser scales actions."""
+    modes = {} if normaliser is None else {kind.value: mode.value for kind, mode in normaliser.norm_map.items()}
+    return RULES.get(modes.get("ACTION", ""))
 
 
 def action_statistics(statistics: Mapping[str, Any]) -> dict[str, Any]:
