@@ -27,7 +27,6 @@ BENCHMARKS = (
     "overhead",
     "chunk",
     "training",
-    "pi0",
     "tabletop_speed",
     "tabletop_record",
     "segmenters",
