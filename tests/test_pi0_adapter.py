@@ -59,6 +59,10 @@ def test_the_whole_contract_of_the_seam_holds(folder, cameras):
     check_backbone(component, weights=str(folder), options=options).raise_for_failures()
 
 
+def test_the_contract_holds_in_bfloat16_as_well(folder):
+    check_backbone(build(Pi0Options(), weights=str(folder), dtype="bfloat16")).raise_for_failures()
+
+
 def test_moving_a_point_changes_the_action(model):
     samples = tiny_pi0.samples(1, CAMERAS)
     chunks = [chunk(model, [replace(samples[0], prompts={"front": (Point(x, 0.5),)})]) for x in (0.2, 0.21, 0.8)]
