@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pixelvla_core.errors import CheckpointError, ContractError, DataError, PluginError, RecipeError, UserError
     from pixelvla_core.geometry import Affine
     from pixelvla_core.hookspecs import hookimpl
+    from pixelvla_core.processes import orderly_termination, serve_parent
     from pixelvla_core.prompts import Box, Line, Mask, Point, Prompt
     from pixelvla_core.seam.backbone import BackboneAdapter, FlowBackbone, NativeBackbone
     from pixelvla_core.seam.batch import Batch, Features, MaskBatch, PromptBatch, Sample
@@ -24,6 +25,7 @@ _HOMES = {
     "errors": ["CheckpointError", "ContractError", "DataError", "PluginError", "RecipeError", "UserError"],
     "geometry": ["Affine"],
     "hookspecs": ["hookimpl"],
+    "processes": ["orderly_termination", "serve_parent"],
     "prompts": ["Box", "Line", "Mask", "Point", "Prompt"],
     "seam.backbone": ["BackboneAdapter", "FlowBackbone", "NativeBackbone"],
     "seam.batch": ["Batch", "Features", "MaskBatch", "PromptBatch", "Sample"],
@@ -60,6 +62,8 @@ __all__ = [
     "UserError",
     "Weights",
     "hookimpl",
+    "orderly_termination",
+    "serve_parent",
 ]
 
 

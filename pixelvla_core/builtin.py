@@ -59,6 +59,18 @@ def pixelvla_action_heads() -> list[Component]:
 
 
 @hookimpl
+def pixelvla_datasets() -> list[Component]:
+    return [
+        Component(
+            name="mixture",
+            target="pixelvla_core.data.mixture:Mixture",
+            config="pixelvla_core.data.config:MixtureConfig",
+            summary="Several datasets as one, each with its share of the samples",
+        )
+    ]
+
+
+@hookimpl
 def pixelvla_trackers() -> list[Component]:
     return [
         Component(

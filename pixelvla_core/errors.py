@@ -38,6 +38,11 @@ class DataError(UserError):
     """A dataset or its annotations are damaged or lack something that the recipe asks for."""
 
 
+def sentence(text: str) -> str:
+    """Return a text with a full stop, unless it ends a sentence already."""
+    return text if text.endswith((".", "?")) else text + "."
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest known name, or an empty string if none is near."""
     nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

@@ -18,6 +18,7 @@ from pixelvla_core.errors import UserError
 
 # EFBIG: a file-size limit of the shell or the file system; to the user it is the same trouble as a full disk.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LOCK = ".lock"
 
 
 def sha256(path: Path) -> str:
@@ -109,7 +110,7 @@ def locked(folder: Path) -> Iterator[None]:
         UserError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    with (folder / LOCK).open("w") as file:
         try:
             # Not flock: children that outlive a killed process for a while would inherit that lock.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -122,15 +123,63 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def full_disk_is_user_error(folder: Path, kept: str) -> Iterator[None]:
-    """Turn a full disk into one clear paragraph; ``kept`` says what is still there."""
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Hold the lock file ``path``; unlike :func:`locked` it waits for whoever holds it, and then goes on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def check_target(folder: Path, made: str, *, ours: bool = False) -> None:
+    """Refuse to write into a folder that is not new, not empty and not the command's own; call it before any work.
+
+    Args:
+        folder: Where the command is going to write; it need not exist.
+        made: What the command makes, for the message: "a run", "an evaluation".
+        ours: Whether what is there comes from the same command and may be added to.
+
+    Raises:
+        UserError: something else is there or above it, or the system lets nobody write there.
+    """
+    nearest = existing(folder)
+    if not nearest.is_dir():
+        raise UserError(f"{folder} cannot be a folder: {nearest} is a file. Give another --out.")
+    if nearest == folder and not ours and any(not _passing(item.name) for item in folder.iterdir()):
+        raise UserError(f"{folder} exists and is not {made}, so it is not overwritten. Give another --out.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{folder} cannot be written: {nearest} is read-only for you. Give another --out.")
+
+
+def _passing(name: str) -> bool:
+    """Whether a file is what a command leaves that was refused or killed before it wrote anything."""
+    return name == LOCK or (name.startswith(".") and name.endswith(".partial"))
+
+
+def existing(path: Path) -> Path:
+    """The path itself, or the nearest above it that exists."""
+    return path if os.path.lexists(path) or path == path.parent else existing(path.parent)
+
+
+def size(count: float) -> str:
+    """A number of bytes as one reads it: ``512 B``, ``3.2 MiB``, ``14 GiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if count < 1024 or unit == "TiB":
+            break
+        count /= 1024
+    return f"{count:.1f} {unit}" if count < 10 and unit != "B" else f"{count:.0f} {unit}"
+
+
+@contextmanager
+def full_disk_is_user_error(folder: Path, kept: str, again: str) -> Iterator[None]:
+    """Turn a full disk into one clear paragraph; ``kept`` says what is still there, ``again`` how to go on."""
     try:
         yield
     except OSError as error:
         if error.errno not in FULL:
             raise
-        free = shutil.disk_usage(folder).free / 2**20 if folder.exists() else 0
+        free = size(shutil.disk_usage(existing(folder)).free)
         raise UserError(
-            f"Writing to {folder} failed: {os.strerror(error.errno)}; {free:.0f} MiB are free there. {kept} "
-            "Free some space (or raise the file-size limit) and run the same command again with --resume."
+            f"Writing to {folder} failed: {os.strerror(error.errno)}; {free} are free there. {kept} "
+            f"Free some space (or raise the file-size limit) and {again}."
         ) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from pixelvla_core.errors import UserError
 
 def _check_coordinates(what: str, values: Iterable[float]) -> None:
     for value in values:
+        if not isinstance(value, Real):
+            raise UserError(f"A {what} has the coordinate {value!r}, which is no number. Give numbers in [0, 1].")
         if not math.isfinite(value) or not 0.0 <= value <= 1.0:
             raise UserError(
                 f"A {what} has the coordinate {value!r}. Prompts live in [0, 1] image coordinates (x right, y down). "
@@ -38,11 +41,19 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """A polyline through two or more (x, y) vertices."""
+    """A polyline through two or more (x, y) vertices; any sequence of pairs is taken and kept as tuples."""
 
     vertices: tuple[tuple[float, float], ...]
 
     def __post_init__(self) -> None:
+        try:
+            pairs = tuple((x, y) for x, y in self.vertices)
+        except (TypeError, ValueError):
+            raise UserError(
+                f"A line has the vertices {self.vertices!r}, which are no pairs. Give two or more (x, y), such as "
+                "((0.1, 0.2), (0.3, 0.4))."
+            ) from None
+        object.__setattr__(self, "vertices", pairs)
         _check_coordinates("line", (value for vertex in self.vertices for value in vertex))
         if len(set(self.vertices)) < 2:
             raise UserError(
@@ -76,9 +87,15 @@ class Mask:
     array: np.ndarray
 
     def __post_init__(self) -> None:
-        if self.array.ndim != 2 or self.array.dtype != np.bool_:
+        array = isinstance(self.array, np.ndarray)
+        if not array or self.array.ndim != 2 or self.array.dtype != np.bool_:
+            found = (
+                f"shape {self.array.shape} and type {self.array.dtype}"
+                if array
+                else f"type {type(self.array).__name__}"
+            )
             raise UserError(
-                f"A mask prompt has shape {self.array.shape} and type {self.array.dtype}; expected a bool array of "
+                f"A mask prompt has {found}; expected a bool NumPy array of "
                 "shape [height, width]. Threshold a soft mask first, and split several masks into several prompts."
             )
         if not self.array.any():

@@ -7,18 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
 from rich.console import Console
 from rich.table import Table
 
-from pixelvla_core.checkpoint.find import FOLDER
 from pixelvla_core.checkpoint.manifest import MANIFEST, Manifest, read_manifest
 from pixelvla_core.checkpoint.save import describe, save
 from pixelvla_core.contract.contract import ActionContract
-from pixelvla_core.errors import ContractError, RecipeError, UserError, suggest
-from pixelvla_core.files import full_disk_is_user_error
+from pixelvla_core.contract.conventions import UNKNOWN_FPS
+from pixelvla_core.contract.statistics import pick
+from pixelvla_core.errors import CheckpointError, ContractError, RecipeError, suggest
+from pixelvla_core.files import check_target, full_disk_is_user_error
 from pixelvla_core.plugins import PluginManager
 from pixelvla_core.recipe import compose, split_arguments
+from pixelvla_core.seam.batch import Sample
 
 if TYPE_CHECKING:
     from pixelvla_core.model.pixelvla import PixelVLA
@@ -28,8 +31,6 @@ LAYERS = ("encoder/pixelvla", "head/l1")
 
 FACTS = ("key", "fps", "camera", "orientation", "frame")
 """What ``contract.X=VALUE`` may say; the rest of the contract comes from the base's statistics."""
-
-UNKNOWN_FPS = 0.0
 
 
 def wrap(
@@ -46,17 +47,18 @@ def wrap(
     Args:
         base: Name of the backbone.
         weights: A checkpoint folder, a hub id, or a name under which a plugin ships weights.
-        out: The folder to write.
+        out: The folder to write; an earlier wrapped model is replaced if nothing else lies in its folder.
         overrides: Layers to use in place of the paper's parts, ``key=value`` overrides of the recipe, and
             ``contract.key=NAME``, ``contract.fps=5`` and the like for what the base's statistics leave open.
         full: Copy the base's weights into the folder.
         manager: The plugins; by default every installed one.
 
     Raises:
-        UserError: parts do not fit, weights do not load, or the base knows several datasets and none is named.
+        UserError: parts do not fit, weights do not load, the base knows several datasets and none is named, or
+            something else is in ``out``, such as the evaluation of an earlier model.
     """
     manager = PluginManager.load() if manager is None else manager
-    _check_target(out)
+    check_target(out, "a wrapped model and nothing else", ours=_replaceable(out))
     layers, values = split_arguments(overrides)
     facts, values = _facts(values)
     recipe = compose(
@@ -67,8 +69,9 @@ def wrap(
     from pixelvla_core.model.assemble import assemble
 
     model = assemble(recipe, registry=manager.registry)
+    _check_acts(model)
     model.contract = infer_contract(model.backbone, facts)
-    with full_disk_is_user_error(out.parent, "Nothing was written."):
+    with full_disk_is_user_error(out.parent, "Nothing was written.", "run the same command again"):
         save(out, model, replace(recipe, run=[]), describe(model, recipe, manager.registry), full=full)
     _show(model, read_manifest(out), facts, out)
     return out
@@ -78,23 +81,49 @@ def infer_contract(backbone: Any, facts: dict[str, Any]) -> ActionContract | Non
     """The action contract around the base's own statistics, or None if the base carries none.
 
     Raises:
-        ContractError: it carries several and none is named, or the named one is not there.
+        ContractError: it carries several and none is named, the named one is not there, or a fact cannot be.
     """
     statistics = getattr(backbone, "statistics", None)
     if not statistics:
         return None
-    given = {name: value for name, value in facts.items() if name != "key"}
     try:
-        return ActionContract.from_norm_stats(
-            statistics, facts.get("key"), **{"fps": UNKNOWN_FPS, "camera": backbone.spec.cameras[0], **given}
-        )
+        key, _ = pick(statistics, facts.get("key"))
     except ContractError as error:
         raise ContractError(f"{error} Here you name it by contract.key=NAME.") from error
+    given = {name: value for name, value in facts.items() if name != "key"}
+    return ActionContract.from_norm_stats(
+        statistics, key, **{"fps": UNKNOWN_FPS, "camera": backbone.spec.cameras[0], **given}
+    )
 
 
-def _check_target(out: Path) -> None:
-    if (out / FOLDER).exists() or (out.exists() and not (out / MANIFEST).is_file() and any(out.iterdir())):
-        raise UserError(f"{out} exists and is no wrapped model, so it is not overwritten. Give another --out.")
+def _replaceable(out: Path) -> bool:
+    """Whether a folder holds an untrained checkpoint and nothing else."""
+    try:
+        manifest = read_manifest(out)
+    except CheckpointError:
+        return False
+    found = {str(item.relative_to(out)) for item in out.rglob("*") if not item.is_dir()}
+    return not manifest.step and found <= {MANIFEST, *manifest.files}
+
+
+def _check_acts(model: PixelVLA) -> None:
+    """Refuse a base that loads but can never act.
+
+    Raises:
+        UserError: a weight is not finite, or the adapter cannot read an observation, such as for want of a tokenizer.
+    """
+    import torch
+
+    for name, tensor in model.base.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"The base's tensor {name} holds NaN or infinite values, so whatever it computes means nothing. "
+                "Download or copy the weights again."
+            )
+    spec = model.backbone.spec
+    images = {camera: np.zeros((64, 64, 3), np.uint8) for camera in spec.cameras}
+    blank = Sample(images=images, instruction="move", state=np.zeros(spec.action.dim, np.float32))
+    model.collate([blank], train=False)
 
 
 def _absolute(weights: str) -> str:
@@ -110,8 +139,18 @@ def _facts(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
             name = key.removeprefix("contract.")
             if name not in FACTS:
                 raise RecipeError(f"There is no {key!r}.{suggest(name, FACTS)} Known there: {', '.join(FACTS)}.")
-            facts[name] = yaml.safe_load(value)
+            facts[name] = _value(override, value)
     return facts, [override for override in overrides if not override.startswith("contract.")]
+
+
+def _value(override: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise RecipeError(
+            f"{override!r} cannot be read: {reason}. Its value is YAML, such as contract.fps=5."
+        ) from error
 
 
 def _show(model: PixelVLA, manifest: Manifest, facts: dict[str, Any], out: Path) -> None:

@@ -35,9 +35,9 @@ step data part $BIN/python $MINI/merge.py "$WORK/part" "$WORK/first" "$WORK/seco
 step start part $BIN/python $MINI/start.py "$WORK/data" "$WORK/part"
 step pictures.npz part.npz $BIN/python $MINI/pictures.py "$WORK/part.npz" --scenes "${SCENES:-5000}"
 step warm part $BIN/python $MINI/warm_up.py "$WORK/start" "$WORK/pictures.npz" "$WORK/part" \
-    --steps "${WARM_STEPS:-1200}"
+    --steps "${WARM_STEPS:-5000}"
 step ground part $BIN/python $MINI/ground.py "$WORK/warm" "$WORK/pictures.npz" "$WORK/part" \
-    --steps "${GROUND_STEPS:-1200}"
+    --steps "${GROUND_STEPS:-2000}"
 # shellcheck disable=SC2086 - TRAIN holds several overrides
 $BIN/pixelvla train mini/pretrain_openvla backbone.weights="$WORK/ground" data.options.root="$WORK/data" ${TRAIN:-} \
     --out "$WORK/run" --resume

@@ -4,10 +4,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+say() { echo "setup: $*" >&2; }
+
 find_uv() {
     if uv --version >/dev/null 2>&1; then echo uv; return; fi
     if [ -x .tools/bin/uv ]; then echo .tools/bin/uv; return; fi
-    echo "Installing uv into .tools" >&2
+    say "installing uv into .tools"
     python3 -m venv .tools >&2
     .tools/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.8" >&2
     echo .tools/bin/uv
@@ -21,14 +23,23 @@ install_gl() {
     local run=""
     [ "$(id -u)" = 0 ] || run="sudo"
     if ! command -v apt-get >/dev/null || { [ -n "$run" ] && ! command -v sudo >/dev/null; }; then
-        echo "The GL libraries for rendering miss. Install the equivalents of: $GL_PACKAGES" >&2
+        say "the GL libraries for rendering miss. Install the equivalents of: $GL_PACKAGES"
         return
     fi
-    echo "Installing the GL libraries: $GL_PACKAGES"
+    say "installing the GL libraries: $GL_PACKAGES"
     $run apt-get update -qq
     $run env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $GL_PACKAGES >/dev/null
 }
 
 UV=$(find_uv)
 install_gl
-"$UV" sync --frozen --quiet
+# --inexact: plugins that the user has installed beside ours stay.
+sync() { "$UV" sync --frozen --inexact "$@"; }
+if [ -x .venv/bin/pixelvla ]; then
+    say "bringing .venv to what uv.lock says"
+    sync --quiet
+else
+    say "making .venv as uv.lock says; the first time downloads gigabytes, which takes minutes"
+    sync
+fi
+say "done"

@@ -12,7 +12,7 @@ import torch
 from pixelvla_third_party.adapter import build
 from pixelvla_third_party.config import ThirdPartyConfig
 
-from pixelvla_core.errors import UserError
+from pixelvla_core.errors import RecipeError, UserError
 from pixelvla_core.model.action_head import L1ActionHead, l1_loss
 from pixelvla_core.model.config import ActionHeadConfig, NativeHeadConfig
 from pixelvla_core.model.native_head import NativeHead
@@ -168,3 +168,9 @@ def test_the_native_head_keeps_the_datas_dimensions_of_a_base_that_pads():
         assert torch.equal(actions, subject.adapter.native_actions(prefix, batch)[..., :kept])
     with pytest.raises(UserError, match="7 values a step at most, the data has 8"):
         NativeHead(NativeHeadConfig(), padding, dim=8)
+
+
+@pytest.mark.parametrize(("options", "words"), [({"width": -5}, "width is -5"), ({"blocks": -1}, "blocks is -1")])
+def test_options_out_of_range_are_refused_before_anything_is_built(options, words):
+    with pytest.raises(RecipeError, match=words):
+        ActionHeadConfig(**options)

@@ -21,7 +21,7 @@ from pixelvla_core.annotations.rle import Rle
 from pixelvla_core.annotations.schema import ABSENT, SCHEMA, STATUSES, Annotation, Header
 from pixelvla_core.annotations.validate import validate
 from pixelvla_core.annotations.writer import SidecarWriter
-from pixelvla_core.errors import DataError
+from pixelvla_core.errors import DataError, UserError
 from pixelvla_core.files import write_text
 from pixelvla_core.prompts import Line, Point
 
@@ -180,6 +180,12 @@ def test_shards_of_another_run_are_not_mixed_in(tmp_path):
     other = Header(dataset="me/cups", fingerprint="cd" * 32, camera="front")
     with pytest.raises(DataError, match="written for another dataset, camera or set of tools"):
         SidecarWriter(tmp_path / "s", other, range(2)).missing()
+
+
+def test_a_sidecar_goes_nowhere_beside_other_files(tmp_path):
+    (tmp_path / "info.json").touch()
+    with pytest.raises(UserError, match="is not a sidecar, so it is not overwritten"):
+        SidecarWriter(tmp_path, HEADER, range(2))
 
 
 def test_a_finished_sidecar_is_not_overwritten(sidecar):

@@ -5,8 +5,11 @@ Shapes: B batch.
 
 from __future__ import annotations
 
+import inspect
 import sys
 import tempfile
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +22,19 @@ sys.path.insert(0, str(Path(__file__).with_name("toy")))
 import train_toy
 from pixelvla_toy import Squares, SquaresConfig
 
+from pixelvla_core.annotations.derive import derive_prompt
+from pixelvla_core.annotations.rle import Rle
+from pixelvla_core.data.prompting import PromptMix
 from pixelvla_core.errors import UserError
+from pixelvla_core.files import one_at_a_time
 from pixelvla_core.model import freeze
 from pixelvla_core.model.assemble import assemble
+from pixelvla_core.prompts import Line
 from pixelvla_core.train import cache
 from pixelvla_core.train.cache import frame_rng, open_cache, seen
+from pixelvla_core.train.fingerprint import CORE, source_files
+from pixelvla_core.train.loader import Source
+from pixelvla_core.train.order import Order, Slot
 from pixelvla_core.train.stage import Objective
 from pixelvla_core.train.store import ROWS, Layout, Store
 
@@ -94,7 +105,7 @@ def test_a_finished_cache_is_only_read() -> None:
     model, recipe, settings = make("cat", "stages.cat.cache=features")
     assert "Caching" in opened(model, recipe, settings)[1]
     said = opened(model, recipe, settings)[1]
-    assert "0.00 GiB are to be written" in said
+    assert " 0 B are to be written" in said
     assert "Caching" not in said
 
 
@@ -174,6 +185,35 @@ def test_too_small_a_disk_is_refused_before_a_row_is_written(folder: Path, monke
     assert all(path.stat().st_blocks == 0 for path in folder.rglob(ROWS))
 
 
+def test_cached_features_go_with_the_geometry_of_the_image_they_were_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adapter may augment in training; then its geometry is that of another image than the cached one."""
+    model, recipe, stage = make("cat", "stages.cat.cache=features")
+    plain = model.backbone.collate
+
+    def augmenting(samples, *, train: bool):
+        batch = plain(samples, train=train)
+        moved = {camera: tuple(replace(a, shift_x=0.5) for a in maps) for camera, maps in batch.geometry.items()}
+        return replace(batch, geometry=moved) if train else batch
+
+    monkeypatch.setattr(model.backbone, "collate", augmenting)
+    found, _ = opened(model, recipe, stage)
+    order = Order(len(DATA), 0, "cat")
+    for read, shift in ((found, 0.0), (None, 0.5)):
+        batch = Source(data=DATA, model=model, stage=stage, order=order, cache=read).item(Slot(0)).batch
+        assert {affine.shift_x for maps in batch.geometry.values() for affine in maps} == {shift}
+
+
+def test_a_store_in_the_making_is_waited_for(folder: Path) -> None:
+    layout = Layout.of({"t": torch.zeros(2)}, rows=3)
+    other = threading.Thread(target=Store, args=(folder / "store", layout))
+    with one_at_a_time(folder / "store.lock"):
+        other.start()
+        other.join(0.3)
+        assert not (folder / "store").exists()
+    other.join()
+    assert (folder / "store" / ROWS).exists()
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     shapes=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 4)), min_size=1, max_size=3),
@@ -195,3 +235,9 @@ def test_store_gives_back_what_it_was_given(shapes: list, dtype: torch.dtype, se
         assert again.missing(range(6)) == [1, 4]
         for name, tensor in again.read(rows).items():
             assert torch.equal(tensor, tensors[name])
+
+
+def test_the_code_that_makes_prompts_and_masks_is_part_of_the_key() -> None:
+    counted = source_files(CORE)
+    for part in (Line, derive_prompt, PromptMix, Rle, assemble):
+        assert Path(inspect.getfile(part)) in counted

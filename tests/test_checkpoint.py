@@ -24,6 +24,7 @@ from pixelvla_third_party.config import ThirdPartyConfig
 
 from pixelvla_core import checkpoint
 from pixelvla_core.checkpoint import identity, manifest
+from pixelvla_core.checkpoint.tensors import write_tensors
 from pixelvla_core.errors import CheckpointError
 from pixelvla_core.files import point_link
 from pixelvla_core.model.assemble import assemble
@@ -106,6 +107,13 @@ def test_manifest_says_what_the_model_is_made_of(saved) -> None:
 
 def test_nothing_is_pickled(saved) -> None:
     assert {file.suffix for file in saved[0].iterdir()} == {".json", ".yaml", ".safetensors"}
+
+
+def test_where_the_system_refuses_a_file_its_error_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "a.safetensors"
+    with pytest.raises(OSError, match="No such file") as caught:
+        write_tensors(path, {"a": torch.zeros(1)})
+    assert caught.value.filename == str(path)
 
 
 def test_files_can_be_read_by_whom_the_umask_lets(base: Path, tmp_path: Path) -> None:
@@ -272,6 +280,12 @@ def test_a_run_is_loaded_from_its_newest_sound_checkpoint(saved, tmp_path: Path)
     (run / "checkpoints" / "step-000010" / "delta.safetensors").write_bytes(b"torn")
     with pytest.warns(UserWarning, match="damaged"):
         assert load(run).folder.name == "step-000002"
+
+
+def test_a_copy_of_a_checkpoint_within_a_run_is_not_looked_at(saved, tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", saved, (2,))
+    shutil.copytree(saved[0], run / "checkpoints" / "step-000003 (copy)")
+    assert load(run).folder.name == "step-000002"
 
 
 def test_a_run_without_a_sound_checkpoint(saved, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,9 +18,10 @@ from pixelvla_core.cli import main as cli_main
 from pixelvla_core.cli.main import main
 from pixelvla_core.cli.plugins import listing
 from pixelvla_core.component import Component
-from pixelvla_core.errors import UserError
+from pixelvla_core.errors import PixelVLAError, UserError
 from pixelvla_core.hookspecs import hookimpl
 from pixelvla_core.plugins import PluginManager
+from pixelvla_core.train.loop import Interrupted
 
 
 @pytest.fixture
@@ -95,13 +97,57 @@ def test_a_full_disk_is_told_without_a_traceback(command, capsys, number):
     assert "The disk is full" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST])
+def test_a_path_that_the_system_refuses_is_one_paragraph(command, capsys, number):
+    @command
+    def fails() -> None:
+        raise OSError(number, os.strerror(number), "run/file")
+
+    assert main(["test-it"]) == 2
+    assert f"run/file: {os.strerror(number)}" in capsys.readouterr().err
+
+
 def test_another_os_error_keeps_its_traceback(command):
     @command
     def fails() -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", "run/file")
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
 
-    with pytest.raises(PermissionError):
+    with pytest.raises(ConnectionResetError):
         main(["test-it"])
+
+
+def test_an_error_that_is_not_the_users_is_told_with_status_1(command, capsys):
+    @command
+    def fails() -> None:
+        raise PixelVLAError("The worker ended.")
+
+    assert main(["test-it"]) == 1
+    assert capsys.readouterr().err == "Error: The worker ended.\n"
+
+
+def test_a_stop_that_was_told_is_not_told_again(command, capsys):
+    @command
+    def fails() -> None:
+        raise Interrupted
+
+    assert main(["test-it"]) == 130
+    assert capsys.readouterr().err.strip() == ""
+
+
+@pytest.mark.parametrize("name", ["wrap", "train", "eval"])
+@pytest.mark.parametrize("where", ["a file", "under a file", "a thesis"])
+def test_no_command_writes_where_it_made_nothing(name, where, tmp_path, capsys):
+    file = tmp_path / "thesis.txt"
+    file.write_text("x")
+    out = str({"a file": file, "under a file": file / "out", "a thesis": tmp_path}[where])
+    commands = {
+        "wrap": ["wrap", "--base", "third_party", "--weights", str(tmp_path)],
+        "train": ["train", "mini/pixelvla", "data.options.root=none", "data.options.annotations=none"],
+        "eval": ["eval", str(tmp_path / "run")],
+    }
+    assert main([*commands[name], "--out", out]) == 2
+    assert re.search("not overwritten|cannot be a folder", capsys.readouterr().err)
+    assert [item.name for item in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_ctrl_c_ends_a_real_process_with_130_and_one_line():

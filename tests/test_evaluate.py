@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import multiprocessing
+import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from pixelvla_core.evaluate import pool, user
 from pixelvla_core.evaluate.config import HoldConfig, Running
 from pixelvla_core.evaluate.episode import Rollout
 from pixelvla_core.evaluate.fit import check_fit
-from pixelvla_core.evaluate.plan import Plan, _settings, jobs
+from pixelvla_core.evaluate.plan import Plan, _settings, check_device, jobs
 from pixelvla_core.evaluate.records import Job, Journal, Record
 from pixelvla_core.evaluate.results import Results, load, merge, paired, save
 from pixelvla_core.evaluate.run import measure
@@ -160,10 +162,39 @@ def test_a_dead_worker_is_replaced_and_harms_no_other_episode(reaching, tmp_path
 
 def test_an_episode_whose_worker_died_once_succeeds_on_its_second_try(reaching, tmp_path):
     mark = str(tmp_path / "died")
-    plan = make_plan(reaching, tmp_path / "out", dies=(0,), dies_once=mark, prompts=["none"], tasks=["walk"], workers=1)
+    plan = make_plan(reaching, tmp_path / "out", dies=(0,), once=mark, prompts=["none"], tasks=["walk"], workers=1)
     plan = replace(plan, jobs=plan.jobs[:2])
     assert all(record.success for record in measure(plan, quiet=True).records)
     assert Path(f"{mark}-0").exists()
+
+
+def hanging_plan(reaching, out, **config):
+    plan = make_plan(reaching, out, prompts=["none"], tasks=["walk"], workers=1, **config)
+    return replace(plan, jobs=plan.jobs[:3], setup=replace(plan.setup, step_timeout=4.0))
+
+
+def test_a_hanging_worker_is_killed_and_harms_no_other_episode(reaching, tmp_path):
+    results = measure(hanging_plan(reaching, tmp_path, hangs=(1,)), quiet=True)
+    assert [record.job.seed for record in results.records if not record.success] == [1]
+    reason = next(record.failure_reason for record in results.records if record.failure_reason)
+    assert "no sign of life for 4 s (evaluate.step_timeout)" in reason
+    assert multiprocessing.active_children() == []
+
+
+def test_an_episode_that_hung_once_succeeds_on_its_second_try(reaching, tmp_path):
+    mark = str(tmp_path / "hung")
+    plan = hanging_plan(reaching, tmp_path / "out", hangs=(0,), once=mark)
+    assert all(record.success for record in measure(plan, quiet=True).records)
+    assert Path(f"{mark}-0").exists()
+
+
+def test_an_evaluation_that_is_stopped_leaves_no_hanging_worker(reaching, tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "GRACE", 0.5)
+    plan = hanging_plan(reaching, tmp_path, hangs=(1,))
+    with closing(pool.Pool(plan.setup, plan.jobs, 1).run()) as records:
+        assert next(records).success
+        time.sleep(1)  # until the other one hangs, and ignores SIGTERM
+    assert multiprocessing.active_children() == []
 
 
 def test_a_policy_that_never_works_stops_the_evaluation(reaching, tmp_path, monkeypatch):
@@ -279,6 +310,15 @@ def test_options_override_the_recipe_and_unknown_ones_are_named():
         _settings(base, {"episode": 3})
     with pytest.raises(UserError, match="prompts is 'dot'"):
         _settings(base, {"prompts": ["dot"]})
+    with pytest.raises(UserError, match=r"Did you mean 'point'\?$"):
+        _settings(base, {"prompts": ["pont"]})
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_there_is_refused(name):
+    with pytest.raises(UserError, match=f"--device is '{name}'.*This machine has"):
+        check_device(name)
+    check_device("cpu")
 
 
 def contract(**facts):

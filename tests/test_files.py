@@ -113,12 +113,48 @@ def test_lock_is_held_by_one_process_and_freed_when_it_is_killed(tmp_path: Path)
 
 @pytest.mark.parametrize("number", files.FULL)
 def test_full_disk_becomes_one_paragraph(number: int, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--resume") as caught, files.full_disk_is_user_error(tmp_path, "All is kept."):
+    with (
+        pytest.raises(UserError, match="and add --resume") as caught,
+        files.full_disk_is_user_error(tmp_path, "All is kept.", "add --resume"),
+    ):
         raise OSError(number, os.strerror(number))
     assert "All is kept." in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_other_system_errors_stay_themselves(tmp_path: Path) -> None:
-    with pytest.raises(PermissionError), files.full_disk_is_user_error(tmp_path, ""):
+    with pytest.raises(PermissionError), files.full_disk_is_user_error(tmp_path, "", ""):
         raise PermissionError(errno.EACCES, "no")
+
+
+def test_a_target_is_new_empty_or_the_commands_own(tmp_path: Path) -> None:
+    files.check_target(tmp_path / "a" / "b", "a run")
+    files.check_target(tmp_path, "a run")
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".recipe.yaml.0123abcd.partial").touch()
+    files.check_target(tmp_path, "a run")
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(UserError, match="exists and is not a run, so it is not overwritten"):
+        files.check_target(tmp_path, "a run")
+    files.check_target(tmp_path, "a run", ours=True)
+
+
+@pytest.mark.parametrize("target", ["thesis.txt", "thesis.txt/a/b"])
+def test_a_target_is_no_file_and_not_under_one(target: str, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(UserError, match=r"thesis\.txt is a file"):
+        files.check_target(tmp_path / target, "a run", ours=True)
+
+
+def test_a_target_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write everywhere
+    with pytest.raises(UserError, match="read-only"):
+        files.check_target(tmp_path / "a" / "b", "a run")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (3_400_000, "3.2 MiB"), (14 * 2**30, "14 GiB"), (2**53, "8192 TiB")],
+)
+def test_sizes_are_in_a_unit_that_shows_them(count: int, text: str) -> None:
+    assert files.size(count) == text

@@ -8,6 +8,7 @@ import pytest
 import torch
 from pixelvla_third_party.adapter import build
 from pixelvla_third_party.config import ThirdPartyConfig
+from torch import nn
 
 from pixelvla_core.errors import RecipeError, UserError
 from pixelvla_core.model import lora
@@ -123,13 +124,24 @@ def test_merging_gives_the_same_outputs_and_saves_as_a_plain_base(tmp_path):
     adapted = hidden(one)
     assert lora.merge(one.adapter.module, lambda: hidden(one)) < 1e-5
     assert torch.allclose(hidden(one), adapted, atol=1e-4)
-    with lora.detached(one.adapter.module):
-        one.adapter.save_base(tmp_path)
+    one.wrap().save_base(tmp_path)
     assert any(lora.is_lora(name) for name in one.adapter.module.state_dict())
     again = replace(one, adapter=build(ThirdPartyConfig(), weights=str(tmp_path)))
     assert torch.allclose(hidden(again), adapted, atol=1e-4)
     lora.unmerge(one.adapter.module)
     assert torch.allclose(hidden(one), adapted, atol=1e-4)
+
+
+def test_saving_that_fails_leaves_lora_in_place(tmp_path):
+    one = subject()
+    inject(one)
+    stir(one)
+    adapted, names = hidden(one), list(one.adapter.module.state_dict())
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(IsADirectoryError):
+        one.wrap().save_base(tmp_path)
+    assert list(one.adapter.module.state_dict()) == names
+    assert torch.equal(hidden(one), adapted)
 
 
 def test_a_merge_that_would_change_the_model_is_taken_back():
@@ -173,3 +185,30 @@ def test_only_its_dropout_is_on_when_it_alone_trains():
     assert not any(mode for name, mode in modes.items() if name.startswith("tower"))
     freeze.apply(model, ["head"])
     assert not any(module.training for module in model.base.modules())
+
+
+class FunctionalAttention(nn.Module):
+    """An attention as transformers writes them: its dropout is no module but follows its own mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return nn.functional.dropout(self.q(x), 0.5, self.training)
+
+
+def test_dropout_that_is_no_module_stays_off_too_while_the_base_is_frozen():
+    from pixelvla_core.model import freeze
+
+    base = nn.Sequential(nn.Sequential(FunctionalAttention()))
+    lora.inject(base, [r".*\.q\.weight"], rank=2, alpha=2.0)
+    for name, parameter in base.named_parameters():
+        parameter.requires_grad_(lora.is_lora(name))
+    freeze.set_mode(base, True)
+    x = torch.ones(8, 4)
+    assert torch.equal(base(x), base(x))
+    assert base[0].training  # the block, which gradient checkpointing asks
+    base.requires_grad_(True)
+    freeze.set_mode(base, True)
+    assert not torch.equal(base(x), base(x))

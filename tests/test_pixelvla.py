@@ -104,7 +104,40 @@ def test_prompts_in_a_camera_that_nothing_reads_are_refused():
         one.wrap().collate([sample], train=False)
 
 
-@pytest.mark.parametrize("masks", [REGION, REGION[None].astype(np.uint8)])
+POINT = Point(0.5, 0.5)
+PICTURE = np.zeros((8, 8, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"prompts": {"front": POINT}}, r"even for a single one"),
+        ({"prompts": {"front": ((0.5, 0.5),)}}, r"has the prompts \(\(0.5, 0.5\),\) in camera 'front'"),
+        ({"prompts": (POINT,)}, "prompts of type tuple"),
+        ({"instruction": None}, "the instruction None"),
+        ({"images": {"front": PICTURE.tolist()}}, "camera 'front' with type list"),
+        ({"images": {"front": PICTURE / 255}}, "type float64"),
+        ({"images": {"front": PICTURE[..., 0]}}, r"shape \(8, 8\)"),
+        ({"images": PICTURE}, "images of type ndarray"),
+    ],
+)
+def test_samples_of_other_types_are_refused_with_words(change, said):
+    one = subject()
+    with pytest.raises(UserError, match=said):
+        one.wrap().collate([one.samples[0], replace(one.samples[0], **change)], train=False)
+
+
+@pytest.mark.parametrize("what", ["sample", "array", "nothing"])
+def test_what_is_no_list_of_samples_is_refused_with_words(what):
+    one = subject()
+    samples = {"sample": one.samples[0], "array": [PICTURE], "nothing": []}[what]
+    with pytest.raises(UserError, match=r"in a list, found|There are no samples"):
+        one.wrap().collate(samples, train=False)
+
+
+@pytest.mark.parametrize(
+    "masks", [REGION, REGION[None].astype(np.uint8), REGION[None].tolist(), np.zeros((1, 0, 0), bool)]
+)
 def test_masks_of_another_shape_or_type_are_refused(masks):
     one = subject()
     with pytest.raises(UserError, match=r"bool \[masks, height, width\]"):

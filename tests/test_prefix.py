@@ -53,6 +53,18 @@ def test_insert_puts_the_span_right_behind_another_in_every_row(prefix, K, after
     assert torch.equal(grown.read("new", grown.tokens_BSD), new_BKD)
 
 
+def test_a_row_without_the_span_to_go_behind_is_refused():
+    prefix = numbered([[0, 1, 2], [0, 2, 2]], ("bos", "image", "text"))
+    new_BKD = torch.ones(2, 2, 1)
+    with pytest.raises(ValueError, match=r"'new' shall go behind the span 'image', of which the rows \[1\]"):
+        prefix.insert("new", new_BKD, after="image")
+    # Padding may go anywhere, so a row that has nothing to insert needs no such span.
+    valid_BK = torch.tensor([[True, True], [False, False]])
+    grown = prefix.insert("new", new_BKD, valid_BK, after="image")
+    assert grown.span_BS[0].tolist() == [0, 1, 3, 3, 2]
+    assert grown.positions_BS()[1][grown.valid_BS[1]].tolist() == [0, 1, 2]
+
+
 @quick
 @given(ragged(), st.data())
 def test_positions_count_valid_tokens_only(prefix, data):

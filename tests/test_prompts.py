@@ -36,11 +36,23 @@ region[5:9, 10:20] = True
         lambda: Mask(np.zeros((4, 4), bool)),
         lambda: Mask(np.ones((4, 4), np.uint8)),
         lambda: Mask(np.ones((1, 4, 4), bool)),
+        lambda: Mask([[True]]),
+        lambda: Mask(np.ones((0, 0), bool)),
+        lambda: Point("a", 0),
+        lambda: Box(0.1, None, 0.2, 0.3),
+        lambda: Line(((0.1, 0.1, 0.1), (0.2, 0.2, 0.2))),
+        lambda: Line((0.1, 0.2)),
+        lambda: Line("ab"),
     ],
 )
 def test_what_cannot_be_a_prompt_is_refused_with_words(make):
     with pytest.raises(UserError, match=r"\. "):
         make()
+
+
+def test_a_line_may_be_given_as_lists_or_as_an_array():
+    wanted = Line(((0.25, 0.5), (0.75, 1.0)))
+    assert Line([[0.25, 0.5], [0.75, 1.0]]) == Line(np.array(wanted.vertices)) == wanted
 
 
 def types(batch, row: int) -> list[str]:

@@ -38,8 +38,14 @@ START = "start=runs/mine"
 def given(name: str) -> list[str]:
     """What the user must give for this recipe."""
     missing = compose([name], allow_missing=True)
-    data = GIVEN[:1] if missing.data else []
+    data = [f"{path}=data/mine" for path in unset(missing.data.options, "data.options")] if missing.data else []
     return data + (GIVEN[1:] if missing.backbone else []) + ([START] if missing.start else [])
+
+
+def unset(options: dict, path: str) -> list[str]:
+    """Paths of what is marked as missing in a part's options."""
+    found = [unset(value, f"{path}.{key}") for key, value in options.items() if isinstance(value, dict)]
+    return [f"{path}.{key}" for key, value in options.items() if value == "???"] + [p for each in found for p in each]
 
 
 def test_the_recipes_are_found_in_this_source_tree():
@@ -88,7 +94,7 @@ NEUTRAL = [name for name in NAMES if not any(layer.name.startswith("backbone/") 
 def test_every_other_layer_fits_a_backbone_of_somebody_elses(name):
     head = [] if any(layer.name.startswith("head/") for layer in expand(name, DIRS)) else ["head/l1"]
     needs = ["encoder/pixelvla"] if name in ("stage/libero", "stage/two_stage", "stage/pue") else []
-    recipe = compose([*needs, *head, name], ["backbone=third_party", *([GIVEN[0]] if name.startswith("data/") else [])])
+    recipe = compose([*needs, *head, name], ["backbone=third_party", *given(name)])
     assert recipe.backbone.name == "third_party"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +147,27 @@ def test_a_run_is_not_overwritten(trained: Path) -> None:
         run(trained)
 
 
+def test_what_is_no_run_is_not_written_to(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(UserError, match="not overwritten"):
+            run(tmp_path, resume=resume)
+    assert [item.name for item in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+def test_a_checkpoint_is_not_trained_into(trained: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree((trained / "checkpoints" / "last").resolve(), tmp_path / "best")
+    with pytest.raises(UserError, match="not overwritten"):
+        run(folder)
+    checkpoint.load(folder, registry=REGISTRY)
+
+
+def test_a_run_that_was_refused_or_killed_early_may_be_begun_again(tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        run(tmp_path, "backbone.weights=nowhere", name="native")
+    run(tmp_path, name="native", resume=True)
+
+
 def test_resume_with_another_recipe_is_refused(trained: Path) -> None:
     steps = ["stages.cat.steps=30", "stages.cat.lr=3e-3", "stages.pue.steps=10"]
     with pytest.raises(RecipeError, match=r"another recipe: stages\.pue\.lr differ"):
@@ -163,6 +185,12 @@ def test_resume_with_more_steps_goes_on(tmp_path: Path) -> None:
     run(tmp_path / "whole", "stages.pre.steps=6", name="native")
     folders = [tmp_path / name / "checkpoints" / "step-000006" / "delta.safetensors" for name in ("r", "whole")]
     assert folders[0].read_bytes() == folders[1].read_bytes()
+
+
+def test_resume_with_fewer_steps_than_are_done_is_refused(trained: Path) -> None:
+    steps = ["stages.cat.steps=30", "stages.cat.lr=3e-3"]
+    with pytest.raises(RecipeError, match=r"after step 10 of stage pue, but stages\.pue\.steps is 9"):
+        run(trained, *steps, "stages.pue.steps=9", resume=True)
 
 
 def test_unknown_tracker(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pixelvla_third_party.adapter import build
 from pixelvla_third_party.config import ThirdPartyConfig
 
 from pixelvla_core import checkpoint
-from pixelvla_core.errors import ContractError, RecipeError, UserError
+from pixelvla_core.errors import CheckpointError, ContractError, RecipeError, UserError
 from pixelvla_core.plugins import GROUP, PluginManager
 from pixelvla_core.wrap import infer_contract, wrap
 
@@ -96,6 +96,38 @@ def test_a_wrong_name_gets_the_nearest() -> None:
         infer_contract(with_statistics(bridge_orig=entry(), fractal=entry()), {"key": "bridge_ori"})
 
 
+@pytest.mark.parametrize(
+    ("fact", "words"),
+    [
+        ({"fps": "abc"}, "fps is 'abc'; expected a number"),
+        ({"fps": -3}, "fps is -3"),
+        ({"fps": float("inf")}, "fps is inf"),
+        ({"fps": True}, "fps is True"),
+        ({"camera": 3}, "camera is 3; expected a name"),
+        ({"orientation": "up"}, "image orientation is 'up'.*Expected one of upright"),
+    ],
+)
+def test_a_fact_that_cannot_be_is_refused_by_its_name(fact: dict, words: str) -> None:
+    with pytest.raises(ContractError, match=words) as caught:
+        infer_contract(with_statistics(bridge=entry()), fact)
+    assert "contract.key" not in str(caught.value)
+
+
+def test_a_fact_is_yaml(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"'contract\.fps=\[' cannot be read"):
+        wrap("third_party", str(base), tmp_path / "w", ["contract.fps=["], manager=MANAGER)
+
+
+def test_a_base_that_can_never_act_is_refused(tmp_path: Path) -> None:
+    broken = build(ThirdPartyConfig(), weights=None)
+    name, parameter = list(broken.module.named_parameters())[-1]
+    parameter.data.view(-1)[0] = torch.nan
+    broken.save_base(tmp_path / "base")
+    with pytest.raises(CheckpointError, match=f"tensor {name} holds NaN"):
+        wrap("third_party", str(tmp_path / "base"), tmp_path / "w", manager=MANAGER)
+    assert not (tmp_path / "w").exists()
+
+
 def test_no_statistics_no_contract(base: Path, tmp_path: Path, capsys) -> None:
     wrap("third_party", str(base), tmp_path / "w", manager=MANAGER)
     assert "No action contract" in capsys.readouterr().out
@@ -104,6 +136,18 @@ def test_no_statistics_no_contract(base: Path, tmp_path: Path, capsys) -> None:
 def test_unknown_fact_gets_the_nearest(base: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="Did you mean 'fps'"):
         wrap("third_party", str(base), tmp_path / "w", ["contract.fp=5"], manager=MANAGER)
+
+
+def test_an_earlier_model_is_replaced_unless_something_else_lies_there(base: Path, tmp_path: Path) -> None:
+    out = tmp_path / "w"
+    for layers in (["head/native"], ["encoder/pixelvla", "head/l1"]):
+        wrap("third_party", str(base), out, layers, manager=MANAGER)
+    assert checkpoint.load(out, registry=MANAGER.registry).model.pixel_encoder is not None
+    (out / "eval").mkdir()
+    (out / "eval" / "results.json").write_text("{}")
+    with pytest.raises(UserError, match="not overwritten"):
+        wrap("third_party", str(base), out, manager=MANAGER)
+    assert (out / "eval" / "results.json").exists()
 
 
 def test_what_is_no_wrapped_model_is_not_overwritten(base: Path, tmp_path: Path) -> None:

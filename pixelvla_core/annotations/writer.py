@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 
 from pixelvla_core.annotations.schema import FORMAT, MANIFEST, VERSION, Annotation, Header, to_table
 from pixelvla_core.errors import DataError
-from pixelvla_core.files import atomic_file, sha256, write_text
+from pixelvla_core.files import atomic_file, check_target, sha256, write_text
 
 _DIGEST = b"pixelvla_header"
+ROWS = "rows"
 
 
 class SidecarWriter:
@@ -32,12 +33,14 @@ class SidecarWriter:
 
     Raises:
         DataError: the folder holds a finished sidecar, or shards that another header made.
+        UserError: it holds something else.
     """
 
     def __init__(self, folder: Path, header: Header, episodes: Iterable[int], episodes_per_shard: int = 100) -> None:
         self.folder, self.header = Path(folder), header
         if (self.folder / MANIFEST).exists():
             raise DataError(f"{self.folder} already holds a finished sidecar. Remove it, or write to another folder.")
+        check_target(self.folder, "a sidecar", ours=_begun(self.folder))
         self._shards = list(_split(sorted(set(episodes)), episodes_per_shard))
         self._digest = hashlib.sha256(json.dumps(header.to_json(), sort_keys=True).encode()).hexdigest()
 
@@ -96,7 +99,7 @@ class SidecarWriter:
         }
 
     def _path(self, shard: Sequence[int]) -> Path:
-        return self.folder / "rows" / f"episodes-{shard[0]:06d}-{shard[-1]:06d}.parquet"
+        return self.folder / ROWS / f"episodes-{shard[0]:06d}-{shard[-1]:06d}.parquet"
 
     def _is_written(self, path: Path) -> bool:
         if not path.exists():
@@ -123,6 +126,11 @@ class SidecarWriter:
                 raise DataError(f"A row is about (episode, frame, instance) {row.key}, which a sidecar cannot hold.")
             if previous and row.key == previous.key:
                 raise DataError(f"Two rows are about (episode, frame, instance) {row.key}; give each its own instance.")
+
+
+def _begun(folder: Path) -> bool:
+    """Whether a folder holds shards of an interrupted run."""
+    return any((folder / ROWS).glob("*.parquet")) or any((folder / ROWS).glob(".*.partial"))
 
 
 def _split(episodes: list[int], size: int) -> Iterator[tuple[int, ...]]:

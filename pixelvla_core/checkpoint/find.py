@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from pixelvla_core.errors import CheckpointError
 
 FOLDER, LAST = "checkpoints", "last"
 OPTIMIZER = "optimizer.safetensors"
+_STEP = re.compile(r"step-\d+")
 
 
 def step_folder(run: Path, step: int) -> Path:
@@ -19,7 +21,7 @@ def step_folder(run: Path, step: int) -> Path:
 
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoint folders of a run, newest first; whether they are sound is not looked at."""
-    found = [item for item in (run / FOLDER).glob("step-*") if item.is_dir()]
+    found = [item for item in (run / FOLDER).glob("step-*") if _STEP.fullmatch(item.name) and item.is_dir()]
     return sorted(found, key=lambda item: int(item.name.removeprefix("step-")), reverse=True)
 
 

@@ -29,7 +29,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     except SafetensorError as error:
         # safetensors wraps the system's error; give back its number, so that a full disk is known as one.
         found = _OS_ERROR.search(str(error))
-        raise (OSError(int(found[1]), str(error)) if found else error) from error
+        raise (OSError(int(found[1]), os.strerror(int(found[1])), str(path)) if found else error) from error
     path.chmod(0o666 & ~_umask())  # safetensors writes files that only their owner can read
 
 

@@ -19,6 +19,7 @@ import click
 @click.option("--tracker", help="The mask through time.")
 @click.option("--execute", type=click.IntRange(min=1), help="Steps of each chunk to execute before the next one.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that run episodes in parallel.")
+@click.option("--step-timeout", type=float, help="Seconds after which a process that does not move is replaced.")
 @click.option("--seed", type=int, help="The first episode's seed.")
 @click.option("--slots", type=click.IntRange(min=1), help="Episodes that each worker runs in lockstep.")
 @click.option("--device", help="Where the workers put the model: cpu or cuda.")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 import click
 
-from pixelvla_core.errors import UserError, suggest
+from pixelvla_core.errors import PixelVLAError, UserError, suggest
 from pixelvla_core.plugins import PluginManager
 
 COMMANDS = {
@@ -21,8 +23,14 @@ COMMANDS = {
 }
 """Core's commands; each is imported when it is called or listed."""
 
+DEFECT = 1
 USER_ERROR = 2
 INTERRUPTED = 130
+REFUSED = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
+)
+"""What the system answers where a path is read-only, or a file where a folder is wanted."""
 
 
 class Commands(click.Group):
@@ -71,28 +79,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status.
 
     0 when all went well, 2 and one paragraph on stderr for the user's mistakes, 130 after Ctrl-C. An unexpected error
-    keeps its traceback: it is a defect, and the traceback is what its report needs.
+    keeps its traceback, with status 1: it is a defect, and the traceback is what its report needs.
     """
     try:
         status = cli.main(args=arguments, prog_name="pixelvla", standalone_mode=False)
         return status if isinstance(status, int) else 0
     except UserError as error:
         return _fail(str(error))
+    except PixelVLAError as error:  # such as a worker's crash, whose own traceback it quotes
+        _fail(str(error))
+        return DEFECT
     except click.ClickException as error:
         error.show()
         return USER_ERROR
-    except (click.Abort, KeyboardInterrupt):
-        print("Stopped by Ctrl-C.", file=sys.stderr)
+    except (click.Abort, KeyboardInterrupt) as error:
+        if not getattr(error.__cause__ or error, "told", False):  # click makes an Abort of it
+            print("Stopped by Ctrl-C.", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
-        from pixelvla_core.files import FULL
-
-        if error.errno not in FULL:
+        if (message := _explained(error)) is None:
             raise
-        return _fail(
+        return _fail(message)
+
+
+def _explained(error: OSError) -> str | None:
+    """Words for what the system refuses and the user can change; None for all else, which is a defect."""
+    from pixelvla_core.files import FULL
+
+    if error.errno in FULL:
+        return (
             f"The disk is full: {error}. Free some space, then run the command again; `pixelvla train` "
             f"goes on from its last checkpoint with --resume."
         )
+    if error.errno in REFUSED and error.filename is not None:
+        return (
+            f"{error.filename}: {os.strerror(error.errno)}. The command needs to read or write there. Give another "
+            "path (for caches, in PIXELVLA_CACHE), or change its permissions."
+        )
+    return None
 
 
 def _fail(message: str) -> int:

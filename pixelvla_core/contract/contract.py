@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -33,7 +34,7 @@ class ActionContract:
         statistics: In physical units, per dimension.
         rule: "q99", "min_max" or "mean_std".
         mask: True where the rule applies; False leaves a dimension alone, as OpenVLA does with the gripper.
-        fps: Actions per second.
+        fps: Actions per second; 0 if that is not known.
         camera: The camera whose images go with the actions.
         orientation: How its images were turned: "upright", "rotate180" or "flip_vertical".
         gripper: Its convention, or None without a gripper.
@@ -61,6 +62,11 @@ class ActionContract:
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
         object.__setattr__(self, "mask", tuple(bool(value) for value in self.mask))
+        self._check_texts()
+        if isinstance(self.fps, bool) or not isinstance(self.fps, Real) or not 0 <= self.fps < np.inf:
+            raise ContractError(
+                f"The contract's fps is {self.fps!r}; expected a number of actions per second, or 0 if it is not known."
+            )
         check_choice("normalisation rule", self.rule, RULES)
         check_choice("image orientation", self.orientation, ORIENTATIONS)
         sizes = {"names": len(self.names), "mask": len(self.mask), "statistics": self.statistics.dim}
@@ -71,6 +77,11 @@ class ActionContract:
         )
         if last >= self.dim:
             raise ContractError(f"The contract speaks of dimension {last}, but actions have {self.dim} ({self.names}).")
+
+    def _check_texts(self) -> None:
+        for name in ("camera", "frame"):
+            if not isinstance(value := getattr(self, name), str) or not value:
+                raise ContractError(f"The contract's {name} is {value!r}; expected a name.")
 
     @property
     def dim(self) -> int:

@@ -17,6 +17,9 @@ ORIENTATIONS = ("upright", "rotate180", "flip_vertical")
 ROTATIONS = {"none": 0, "euler_xyz": 3, "axis_angle": 3, "quaternion_xyzw": 4, "quaternion_wxyz": 4, "rot6d": 6}
 """Rotation representations and how many numbers each takes."""
 
+UNKNOWN_FPS = 0.0
+"""The rate in a contract that knows none."""
+
 _DELTA = "_delta"
 
 

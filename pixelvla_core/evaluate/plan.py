@@ -12,20 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from pixelvla_core.checkpoint import read_manifest, resolve
+from pixelvla_core.checkpoint.find import OPTIMIZER
 from pixelvla_core.checkpoint.load import read_contract
-from pixelvla_core.errors import UserError, suggest
+from pixelvla_core.checkpoint.manifest import verify
+from pixelvla_core.errors import UserError, sentence, suggest
 from pixelvla_core.evaluate.config import Running
 from pixelvla_core.evaluate.fit import check_fit
 from pixelvla_core.evaluate.policy import load_run
 from pixelvla_core.evaluate.records import Job
 from pixelvla_core.evaluate.workers import Built, Setup
-from pixelvla_core.files import sha256
+from pixelvla_core.files import check_target, sha256
 from pixelvla_core.plugins import Registry
-from pixelvla_core.recipe import Evaluate, Part, configure, load_recipe, to_yaml
+from pixelvla_core.recipe import Evaluate, Part, Recipe, configure, load_recipe, to_yaml
 
 ORACLE = "oracle"
 """The segmenter that is none: the environment's exact mask of what was prompted."""
+PROTOCOL = "protocol.json"
 LIBRARIES = ("pixelvla", "torch", "transformers", "numpy", "opencv-python-headless", "gymnasium", "mujoco")
+LOADING = ("pixelvla_core.checkpoint.load", "pixelvla_core.model.assemble", "peft.tuners.lora")
+"""Modules by which ``load_run`` loads any model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +52,13 @@ class Plan:
 
 def prepare(run: Path, out: Path, name: str, registry: Registry, options: Mapping[str, Any]) -> Plan:
     """Check everything that can be checked before a worker starts."""
+    check_target(out, "an evaluation", ours=(out / PROTOCOL).is_file())
     checkpoint = resolve(run)
+    if checkpoint == run:  # of a run's, the sound ones are found by it
+        verify(checkpoint, skip=(OPTIMIZER,))
     recipe = load_recipe(checkpoint / "recipe.yaml", registry=registry)
     settings, running = _settings(recipe.evaluate, options)
+    check_device(running.device)
     if settings.env is None:
         known = ", ".join(registry.names("environment")) or "none is installed"
         raise UserError(f"Neither --env nor the run's recipe names an environment. Installed: {known}.")
@@ -65,6 +74,8 @@ def prepare(run: Path, out: Path, name: str, registry: Registry, options: Mappin
         execute=settings.execute,
         slots=running.slots,
         films=running.films,
+        step_timeout=settings.step_timeout,
+        modules=_modules(recipe, settings, registry),
     )
     return Plan(
         setup=setup,
@@ -85,6 +96,24 @@ def prepare(run: Path, out: Path, name: str, registry: Registry, options: Mappin
             "machine": _machine(running),
         },
     )
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that torch does not know or this machine does not have.
+
+    Raises:
+        UserError: says which there are.
+    """
+    if name == "cpu":
+        return
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        there = "cuda and cpu" if torch.cuda.is_available() else "cpu alone"
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"--device is {name!r}, which cannot be used: {reason}. This machine has {there}.") from error
 
 
 def jobs(settings: Evaluate, suite: Any) -> list[Job]:
@@ -115,12 +144,30 @@ def _settings(base: Evaluate, options: Mapping[str, Any]) -> tuple[Evaluate, Run
         settings = replace(base, **{key: value for key, value in given.items() if key not in own})
         return settings, Running(**{key: value for key, value in given.items() if key in own})
     except ValueError as error:
-        raise UserError(f"{error}.") from error
+        raise UserError(sentence(str(error))) from error
 
 
 def _built(registry: Registry, kind: str, part: Part) -> Built:
     component = registry.get(kind, part.name)
     return component, configure(component, part.options)
+
+
+def _modules(recipe: Recipe, settings: Evaluate, registry: Registry) -> tuple[str, ...]:
+    """What a worker imports to load and run the model; a part that is not installed is the worker's to report.
+
+    The environment's module is left out: a simulator may open a display as it is imported, as MuJoCo does.
+    """
+    parts = {
+        "backbone": recipe.backbone,
+        "pixel_encoder": recipe.pixel_encoder,
+        "prompt_encoder": recipe.prompt_encoder,
+        "action_head": recipe.head,
+        "segmenter": settings.segmenter,
+        "tracker": settings.tracker,
+    }
+    known = [(kind, part.name) for kind, part in parts.items() if part and part.name in registry.names(kind)]
+    targets = [registry.get(kind, name).target for kind, name in known]
+    return (*LOADING, *(target.partition(":")[0] for target in targets))
 
 
 def _described(registry: Registry, kind: str, part: Part) -> dict[str, Any]:

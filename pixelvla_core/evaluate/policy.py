@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from pixelvla_core.seam.batch import Sample
+
+if TYPE_CHECKING:
+    from pixelvla_core.model.pixelvla import PixelVLA
 
 
 class Policy(Protocol):
@@ -32,4 +35,21 @@ def load_run(checkpoint: Path, device: str) -> Policy:
 
     if device == "cpu":
         torch.set_num_threads(1)
-    return load(checkpoint, device=device).model
+    return lighter(load(checkpoint, device=device).model)
+
+
+def lighter(model: PixelVLA) -> PixelVLA:
+    """Add LoRA to the base's weights where they are float32, so that rounding is all that changes."""
+    import torch
+
+    from pixelvla_core.model import lora
+
+    found = [layer.get_base_layer().weight for layer in lora.layers(model.base).values()]
+    if not found or any(weight.dtype != torch.float32 for weight in found):
+        return model
+    images = {camera: np.zeros((64, 64, 3), np.uint8) for camera in model.backbone.spec.cameras}
+    blank = Sample(images=images, instruction="move")
+    batch = model.collate([blank], train=False).to(model.device)
+    lora.merge(model.base, lambda: model.predict(batch))
+    lora.remove(model.base)
+    return model

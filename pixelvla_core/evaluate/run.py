@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelvla_core.evaluate import results as files
-from pixelvla_core.evaluate.plan import Plan, prepare
+from pixelvla_core.evaluate.plan import PROTOCOL, Plan, prepare
 from pixelvla_core.evaluate.pool import Pool
 from pixelvla_core.evaluate.records import Job, Journal, Record
 from pixelvla_core.evaluate.results import Results
@@ -61,7 +61,7 @@ def measure(plan: Plan, *, quiet: bool = False) -> Results:
     out = plan.setup.out
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
-        _check_protocol(plan, out / "protocol.json")
+        _check_protocol(plan, out / PROTOCOL)
         journal = Journal(out / "episodes.jsonl")
         found = journal.read()
         done = {record.job.key for record in found}

@@ -1,12 +1,13 @@
 """A worker process: one model, several episodes in lockstep, one batched forward pass for all of them.
 
-The parent sends lists of jobs and the worker sends ``(kind, content)`` messages back:
-("ready", None), ("done", Record), ("failed", (Job, reason)), ("refused", text of a UserError), ("crashed", traceback).
+The parent sends its environment variables, the setup and then lists of jobs, and the worker sends ``(kind, content)``
+messages back: ("ready", None), ("alive", None), ("done", Record), ("failed", (Job, reason)),
+("refused", text of a UserError), ("crashed", traceback).
 """
 
 from __future__ import annotations
 
-import signal
+import os
 import time
 import traceback
 from collections import deque
@@ -25,6 +26,7 @@ from pixelvla_core.evaluate.episode import Rollout
 from pixelvla_core.evaluate.films import Film
 from pixelvla_core.evaluate.policy import Policy
 from pixelvla_core.evaluate.records import Job
+from pixelvla_core.processes import serve_parent
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -43,6 +45,8 @@ class Setup:
         execute: Steps of each chunk to execute; None for all.
         slots: Episodes in lockstep.
         films: Episodes of each task, split and prompt whose frames are kept under ``out``.
+        step_timeout: Seconds that one start, decision or chunk of actions may take; then the worker is taken to hang.
+        modules: What is imported once for all workers; no module that opens a display or a device as it is imported.
     """
 
     policy: Callable[[], Policy]
@@ -53,6 +57,8 @@ class Setup:
     execute: int | None = None
     slots: int = 16
     films: int = 0
+    step_timeout: float = 120.0
+    modules: tuple[str, ...] = ()
 
 
 @dataclass
@@ -92,6 +98,7 @@ class Worker:
         self.segmenter = self._build(self.setup.segmenter)
         self.policy = self.setup.policy()
         self.slots = [Slot() for _ in range(self.setup.slots)]
+        self.told = time.monotonic()
 
     def run(self) -> None:
         """Serve until the parent hangs up."""
@@ -120,6 +127,7 @@ class Worker:
                 tracker=self._build(self.setup.tracker),
                 film=self._film(job),
             )
+        self._alive()
 
     def _round(self) -> None:
         """All running episodes look, the policy answers all at once, all act."""
@@ -127,12 +135,14 @@ class Worker:
         for slot, rollout in self._running():
             with self._guard(slot, rollout.job):
                 samples.append(rollout.look())
+            self._alive()
         running = self._running()
         if not running:
             return
         start = time.perf_counter()
         actions_BHA = self.policy.act(samples)[:, : self.setup.execute]
         share = (time.perf_counter() - start) / len(running)
+        self._alive()
         for (slot, rollout), actions_HA in zip(running, actions_BHA, strict=True):
             rollout.seconds["policy"] += share
             self._act(slot, rollout, actions_HA)
@@ -148,6 +158,14 @@ class Worker:
         if record:
             slot.rollout = None
             self.connection.send(("done", record))
+        self._alive()
+
+    def _alive(self) -> None:
+        """Give the parent a sign of life, rarely enough to cost nothing."""
+        now = time.monotonic()
+        if now - self.told > self.setup.step_timeout / 20:
+            self.connection.send(("alive", None))
+            self.told = now
 
     @contextmanager
     def _guard(self, slot: Slot, job: Job) -> Iterator[None]:
@@ -168,11 +186,11 @@ class Worker:
         return None if part is None else part[0].build(part[1])
 
 
-def main(setup: Setup, connection: Connection) -> None:
-    """Entry point of the process. Ctrl-C goes to the parent alone, which then ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def main(connection: Connection) -> None:
+    """Entry point of the process."""
+    serve_parent()
     try:
-        Worker(setup, connection).run()
+        Worker(_setup(connection), connection).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except UserError as error:
@@ -180,3 +198,11 @@ def main(setup: Setup, connection: Connection) -> None:
     except Exception:
         traceback.print_exc()
         connection.send(("crashed", traceback.format_exc()))
+
+
+def _setup(connection: Connection) -> Setup:
+    """Take over the parent's environment, before anything is imported or built that might read it."""
+    environment = connection.recv()
+    os.environ.clear()
+    os.environ.update(environment)
+    return connection.recv()

@@ -107,20 +107,23 @@ def collate_masks(
         grid: The backbone's patch rows and columns.
     """
     raster = CELLS_PER_PATCH * grid[0], CELLS_PER_PATCH * grid[1]
-    M = max(0 if row is None else len(row) for row in rows)
+    checked = [None if row is None else _checked(row) for row in rows]
+    M = max(0 if row is None else len(row) for row in checked)
     if M == 0:
         return None
     masks_BMHW = torch.zeros(len(rows), M, *raster)
-    for b, (row, affine) in enumerate(zip(rows, geometry, strict=True)):
-        for m, mask in enumerate(() if row is None else _checked(row)):
+    for b, (row, affine) in enumerate(zip(checked, geometry, strict=True)):
+        for m, mask in enumerate(() if row is None else row):
             masks_BMHW[b, m] = torch.from_numpy(coverage(mask, affine, *raster))
     return MaskBatch(masks_BMHW=masks_BMHW, valid_BM=masks_BMHW.sum((-2, -1)) > SMALLEST)
 
 
 def _checked(masks: np.ndarray) -> np.ndarray:
-    if masks.ndim != 3 or masks.dtype != np.bool_:
+    array = isinstance(masks, np.ndarray)
+    if not array or masks.ndim != 3 or masks.dtype != np.bool_ or 0 in masks.shape[1:]:
+        found = f"shape {masks.shape} and type {masks.dtype}" if array else f"type {type(masks).__name__}"
         raise UserError(
-            f"A sample's masks have shape {masks.shape} and type {masks.dtype}; expected bool [masks, height, width]. "
+            f"A sample's masks have {found}; expected a NumPy array, bool [masks, height, width]. "
             "Threshold a soft mask first, and give a single one as mask[None]."
         )
     return masks

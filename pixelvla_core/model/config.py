@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+
+from pixelvla_core.errors import RecipeError
+
+
+def _check(holds: bool, name: str, value: object, expected: str) -> None:
+    if not holds:
+        raise RecipeError(f"{name} is {value}; expected {expected}.")
+
+
+_WIDTH = "0 for the backbone's width, or more"
 
 
 @dataclass(kw_only=True)
@@ -23,6 +34,11 @@ class PixelEncoderConfig:
     norm: bool = True
     position: bool = True
 
+    def __post_init__(self) -> None:
+        inside = bool(self.levels) and all(0 < level <= 1 for level in self.levels)
+        _check(inside, "levels", self.levels, "at least one depth fraction in (0, 1], such as [0.25, 0.5, 0.75, 1.0]")
+        _check(self.hidden >= 0, "hidden", self.hidden, _WIDTH)
+
 
 @dataclass(kw_only=True)
 class PromptEncoderConfig:
@@ -40,6 +56,13 @@ class PromptEncoderConfig:
     scale: float = 1.0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        even = self.width > 0 and self.width % 2 == 0
+        _check(even, "width", self.width, "an even number of features, such as 256")
+        _check(self.hidden >= 0, "hidden", self.hidden, _WIDTH)
+        _check(0 < self.scale < math.inf, "scale", self.scale, "a finite number above 0")
+        _check(self.seed >= 0, "seed", self.seed, "0 or more")
+
 
 @dataclass(kw_only=True)
 class OverlayConfig:
@@ -55,6 +78,10 @@ class OverlayConfig:
     point: float = 0.02
     tint: float = 0.35
 
+    def __post_init__(self) -> None:
+        for name in ("line", "point", "tint"):
+            _check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a number from 0 to 1")
+
 
 @dataclass(kw_only=True)
 class ActionHeadConfig:
@@ -67,6 +94,10 @@ class ActionHeadConfig:
 
     width: int = 0
     blocks: int = 2
+
+    def __post_init__(self) -> None:
+        _check(self.width >= 0, "width", self.width, _WIDTH)
+        _check(self.blocks >= 0, "blocks", self.blocks, "0 or more")
 
 
 @dataclass(kw_only=True)

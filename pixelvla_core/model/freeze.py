@@ -97,9 +97,10 @@ def _check(group: str, members: dict[str, list[nn.Parameter]], model: PixelVLA) 
 def set_mode(base: nn.Module, mode: bool) -> None:
     """Put what trains in the base into training mode and leave what is frozen in eval mode, so that its dropout is off.
 
-    A module trains if a parameter under it does (gradient checkpointing looks at that). A module without parameters,
-    such as dropout, trains if one of the parameters of the module around it trains that is not LoRA's; LoRA's own
-    dropout goes with LoRA.
+    A module trains if a parameter under it does (gradient checkpointing looks at that), except where all that trains
+    are LoRA layers right below it: such a module, an attention say, may itself drop out by ``self.training``. A module
+    without parameters, such as dropout, trains if one of the parameters of the module around it trains that is not
+    LoRA's; LoRA's own dropout goes with LoRA.
     """
     _set_mode(base, mode, inherited=False, inside_lora=False)
 
@@ -108,8 +109,9 @@ def _set_mode(module: nn.Module, mode: bool, *, inherited: bool, inside_lora: bo
     named = list(module.named_parameters())
     own = [p for name, p in named if inside_lora or not is_lora(f".{name}")]
     dropout_on = any(p.requires_grad for p in own) if own else inherited
-    module.training = mode and (any(p.requires_grad for _, p in named) if named else inherited)
     lora_on = any(p.requires_grad for name, p in named if is_lora(f".{name}"))
+    around_lora = any(is_lora(f".{name}") for child in module.children() for name, _ in child.named_children())
+    module.training = mode and (dropout_on or (lora_on and not around_lora))
     for name, child in module.named_children():
         lora_child = name.startswith("lora_")
         _set_mode(child, mode, inherited=lora_on if lora_child else dropout_on, inside_lora=inside_lora or lora_child)

@@ -146,11 +146,14 @@ def unmerge(module: nn.Module) -> None:
 
 @contextmanager
 def detached(module: nn.Module) -> Iterator[nn.Module]:
-    """Put the base's own layers back in place for a while, so that it can be saved in its own layout."""
+    """Put the base's own layers back in place for a while, so that it can be saved in its own layout.
+
+    Whatever happens meanwhile, LoRA is then where it was.
+    """
     found = layers(module)
-    for name, layer in found.items():
-        module.set_submodule(name, layer.get_base_layer())
     try:
+        for name, layer in found.items():
+            module.set_submodule(name, layer.get_base_layer())
         yield module
     finally:
         for name, layer in found.items():

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pixelvla_core.errors import UserError
 from pixelvla_core.model.config import PixelEncoderConfig
 from pixelvla_core.model.position import FourierPosition, centroid
 from pixelvla_core.seam.batch import MaskBatch
@@ -34,7 +33,7 @@ class MultiscalePixelEncoder(nn.Module):
 
     def __init__(self, config: PixelEncoderConfig, spec: BackboneSpec) -> None:
         super().__init__()
-        self.levels = _checked(config.levels)
+        self.levels = tuple(config.levels)
         self.grid = spec.grid
         hidden, C = config.hidden or spec.width, spec.level_width
         self.norms = nn.ModuleList([nn.LayerNorm(C) if config.norm else nn.Identity() for _ in self.levels])
@@ -72,12 +71,3 @@ def masked_mean(feature_BNC: Tensor, weights_BMN: Tensor) -> Tensor:
     """float32[B, M, C]: the mean under each mask, in float32 also where the model runs in bfloat16."""
     with torch.autocast(feature_BNC.device.type, enabled=False):
         return weights_BMN @ feature_BNC.float()
-
-
-def _checked(levels: Sequence[float]) -> tuple[float, ...]:
-    if not levels or not all(0.0 < level <= 1.0 for level in levels):
-        raise UserError(
-            f"The pixel encoder's levels are {list(levels)}; expected at least one depth fraction in (0, 1], "
-            "such as [0.25, 0.5, 0.75, 1.0]. Correct `pixel_encoder.levels` in the recipe."
-        )
-    return tuple(levels)

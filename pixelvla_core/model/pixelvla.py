@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,10 @@ from torch import Tensor, nn
 from pixelvla_core.errors import ContractError, UserError, suggest
 from pixelvla_core.model.collate import collate_actions, collate_masks, collate_prompts
 from pixelvla_core.model.freeze import set_mode
+from pixelvla_core.model.lora import detached
 from pixelvla_core.seam.backbone import BackboneAdapter
 from pixelvla_core.seam.batch import Batch, Features, Sample
+from pixelvla_core.seam.check import check_samples
 from pixelvla_core.seam.prefix import Past, Prefix
 
 if TYPE_CHECKING:
@@ -84,7 +87,12 @@ class PixelVLA(nn.Module):
         return self
 
     def collate(self, samples: Sequence[Sample], *, train: bool) -> Batch:
-        """Turn samples into a batch on the CPU: paint, tokenise, then let prompts, masks and actions follow."""
+        """Turn samples into a batch on the CPU: paint, tokenise, then let prompts, masks and actions follow.
+
+        Raises:
+            UserError: there are none, or one is not what ``Sample`` says.
+        """
+        check_samples(samples)
         samples = [self._prepared(sample) for sample in samples]
         batch = self._annotated(self.backbone.collate(samples, train=train), samples)
         batch = replace(batch, keys=tuple(sample.key for sample in samples))
@@ -149,6 +157,19 @@ class PixelVLA(nn.Module):
             )
         normalised_BHA = self.predict(self.collate(samples, train=False).to(self.device))
         return self.contract.unnormalize(normalised_BHA.float().cpu().numpy())
+
+    def save_base(self, folder: Path) -> None:
+        """Write the base in its own layout, without LoRA; to keep what LoRA learned, ``lora.merge`` it first.
+
+        Raises:
+            UserError: the adapter cannot write its base.
+        """
+        if not hasattr(self.backbone, "save_base"):
+            raise UserError(
+                f"{type(self.backbone).__name__} has no save_base, so this base cannot be written by itself."
+            )
+        with detached(self.base):
+            self.backbone.save_base(folder)
 
     def _prepared(self, sample: Sample) -> Sample:
         self._check_cameras(sample)

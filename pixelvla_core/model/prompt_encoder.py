@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pixelvla_core.errors import UserError
 from pixelvla_core.model.config import PromptEncoderConfig
 from pixelvla_core.model.position import FourierPosition
 from pixelvla_core.seam.batch import PromptBatch, Sample
@@ -42,8 +41,6 @@ class VisualPromptEncoder(nn.Module):
     def __init__(self, config: PromptEncoderConfig, spec: BackboneSpec) -> None:
         super().__init__()
         F = config.width
-        if F < 2 or F % 2:
-            raise UserError(f"prompt_encoder.width is {F}; expected an even number of features, such as 256.")
         hidden = config.hidden or spec.width
         self.position = FourierPosition(F, scale=config.scale, seed=config.seed)
         self.types = nn.Embedding(len(TOKEN_TYPES), F)

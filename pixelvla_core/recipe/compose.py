@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from pixelvla_core.component import Component
-from pixelvla_core.errors import PluginError, RecipeError
+from pixelvla_core.errors import PluginError, RecipeError, suggest
 from pixelvla_core.files import write_text
 from pixelvla_core.plugins import PluginManager, Registry
 from pixelvla_core.recipe.construct import construct, to_plain
@@ -71,7 +71,9 @@ def compose(
         registry = manager.registry if registry is None else registry
     content = lay_all([expand(name, dirs) for name in names])
     # The defaults go beneath, so that ${action.normalization} can be asked for where no layer sets it.
-    content = _resolve(lay(to_plain(Recipe()), lay(content, _parse(overrides))), allow_missing)
+    given = _parse(overrides)
+    _check_stages(given, content)
+    content = _resolve(lay(to_plain(Recipe()), lay(content, given)), allow_missing)
     return _check_parts(construct(Recipe, content), registry)
 
 
@@ -126,6 +128,17 @@ def _parse(overrides: Sequence[str]) -> Plain:
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise RecipeError(f"The overrides {' '.join(overrides)} cannot be read: {reason}. Values are YAML.") from error
+
+
+def _check_stages(given: Plain, content: Plain) -> None:
+    """Refuse an override within a stage that no layer defines, before it looks like a stage that lacks its rest."""
+    defined = content.get("stages") or {}
+    for name, stage in (given.get("stages") or {}).items():
+        if name not in defined and not (isinstance(stage, dict) and {"train", "steps"} <= set(stage)):
+            raise RecipeError(
+                f"There is no stage {name!r}.{suggest(name, defined)} Defined: {', '.join(defined) or 'none'}. A new "
+                f"one needs at least stages.{name}.train and stages.{name}.steps."
+            )
 
 
 def _resolve(content: Plain, allow_missing: bool) -> Plain:

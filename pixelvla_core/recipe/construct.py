@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pixelvla_core.errors import RecipeError, UserError, suggest
+from pixelvla_core.errors import RecipeError, UserError, sentence, suggest
 
 
 def construct[T](cls: type[T], data: Any, path: str = "") -> T:
@@ -75,7 +75,7 @@ def _located(message: str, path: str, known: Sequence[str]) -> str:
         message = join(path, message)
     elif path:
         message = f"{path}: {message}"
-    return message if message.endswith((".", "?")) else message + "."
+    return sentence(message)
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:

@@ -6,6 +6,7 @@ put the path of the recipe's key before it. The numbers of the paper are in ``re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,13 +31,15 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def check_at_least(name: str, value: float, least: float) -> None:
-    """Check that a number is not below a bound (and not NaN)."""
+    """Check that a number is finite and not below a bound."""
     check(value >= least, f"{name} is {value}; expected at least {least}")
+    check(value < math.inf, f"{name} is {value}; expected a finite number")
 
 
 def check_above(name: str, value: float, bound: float) -> None:
-    """Check that a number is above a bound (and not NaN)."""
+    """Check that a number is finite and above a bound."""
     check(value > bound, f"{name} is {value}; expected more than {bound}")
+    check(value < math.inf, f"{name} is {value}; expected a finite number")
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,11 @@ class Stage:
             check_above(name, getattr(self, name), 0)
         for name in ("weight_decay", "warmup_steps", "seed"):
             check_at_least(name, getattr(self, name), 0)
-        check(self.warmup_steps <= self.steps, f"warmup_steps is {self.warmup_steps}; expected at most {self.steps}")
+        check(
+            self.warmup_steps <= self.steps,
+            f"warmup_steps is {self.warmup_steps}; expected at most {self.steps}. If a layer set it, set it together "
+            "with steps",
+        )
         self._check_cache()
 
     def _check_cache(self) -> None:
@@ -166,6 +173,8 @@ class Evaluate:
         execute: steps of a chunk to execute before the next one; the whole chunk if not given.
         workers: processes that run episodes.
         seed: of the first episode; the next ones count up.
+        step_timeout: seconds after which a process that neither started an episode, nor decided, nor carried out a
+            chunk of actions is taken to hang, and replaced.
     """
 
     env: Part | None = None
@@ -178,9 +187,11 @@ class Evaluate:
     execute: int | None = None
     workers: int = 2
     seed: int = 0
+    step_timeout: float = 120.0
 
     def __post_init__(self) -> None:
         check_at_least("episodes", self.episodes, 1)
+        check_above("step_timeout", self.step_timeout, 0)
         check_at_least("workers", self.workers, 1)
         check_at_least("seed", self.seed, 0)
         check(self.execute is None or self.execute >= 1, f"execute is {self.execute}; expected at least 1")
@@ -188,6 +199,8 @@ class Evaluate:
         for mixture in self.prompts:
             for kind in mixture.split("+"):
                 check_choice("prompts", kind, PROMPT_KINDS)
+            alone = "none" not in mixture.split("+") or mixture == "none"
+            check(alone, f"prompts lists {mixture!r}, but none stands alone: it means that nothing is given")
 
 
 @dataclass(frozen=True)

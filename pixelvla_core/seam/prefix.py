@@ -71,6 +71,9 @@ class Prefix:
             valid_BK: bool[B, K]; all True if left out.
             after: An existing span, or "" to append at the end.
             new_block: The span starts an attention block of its own: what stands before does not see it.
+
+        Raises:
+            ValueError: there is no span ``after``, or a row with valid new tokens has no token of it.
         """
         new = Prefix.of(name, tokens_BKD.to(self.tokens_BSD.dtype), valid_BK, new_block=new_block)
         joined = Prefix.cat([self, new])
@@ -79,9 +82,19 @@ class Prefix:
         S, K = self.span_BS.shape[1], tokens_BKD.shape[1]
         columns_S = torch.arange(S, device=self.span_BS.device)
         end_B = torch.where(self.span_BS == self._index(after), columns_S, -1).amax(1)
+        self._check_present(end_B, new, name, after)
         # Sorting columns by (old column, or end + 1/2 for new ones) places the new span without a loop over rows.
         key_BS = torch.cat([columns_S.expand(len(end_B), S), (end_B[:, None] + 0.5).expand(-1, K)], 1)
         return joined._take(key_BS.argsort(dim=1, stable=True))
+
+    def _check_present(self, end_B: Tensor, new: Prefix, name: str, after: str) -> None:
+        """Refuse rows without the span; where all new tokens are padding, their place means nothing."""
+        lost_B = (end_B < 0) & new.valid_BS.any(1)
+        if lost_B.any():
+            raise ValueError(
+                f"{name!r} shall go behind the span {after!r}, of which the rows {lost_B.nonzero().flatten().tolist()} "
+                f"have no token; give every row at least one. This prefix has {', '.join(self.names)}."
+            )
 
     def _take(self, order_BS: Tensor) -> Prefix:
         index = order_BS[..., None].expand(-1, -1, self.tokens_BSD.shape[2])

@@ -24,6 +24,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from pixelvla_core.annotations.reader import cache_dir
 from pixelvla_core.errors import UserError
+from pixelvla_core.files import existing, size
 from pixelvla_core.model.lora import base_name
 from pixelvla_core.seam.batch import Batch, Features, Sample
 from pixelvla_core.seam.prefix import Past
@@ -229,25 +230,19 @@ class _Builder:
         return {"layers": torch.nn.functional.pad(taken, padding), LENGTH: past.length_B}
 
 
-def existing(path: Path) -> Path:
-    """The nearest folder above a path that exists."""
-    return path if path.is_dir() else existing(path.parent)
-
-
 def _check_disk(folder: Path, layout: Layout, missing: int, free: int, say: Callable[[str], None]) -> None:
     """Print what the cache takes, and refuse what does not fit.
 
     Raises:
         UserError: there is too little space.
     """
-    gib = 2**30
     need = missing * layout.row_bytes
     say(
-        f"Cache of {layout.rows} samples, {layout.row_bytes / 2**20:.3f} MiB each, in {folder}: {need / gib:.2f} GiB "
-        f"are to be written, {free / gib:.1f} GiB are free."
+        f"Cache of {layout.rows} samples, {size(layout.row_bytes)} each, in {folder}: {size(need)} are to be "
+        f"written, {size(free)} are free."
     )
     if need > 0.95 * free:
         raise UserError(
-            f"The cache needs {need / gib:.2f} GiB, but only {free / gib:.2f} GiB are free at {folder}. Free some "
-            "space, point PIXELVLA_CACHE to a larger disk, or set the stage's cache to none."
+            f"The cache needs {size(need)}, but only {size(free)} are free at {folder}. Free some space, "
+            "point PIXELVLA_CACHE to a larger disk, or set the stage's cache to none."
         )

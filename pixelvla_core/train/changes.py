@@ -14,14 +14,16 @@ from pixelvla_core.train.state import Position
 
 FREE = ("evaluate", "log")
 FREE_IN_STAGE = ("save_every", "log_every", "steps", "cache")
-"""More steps are fine; under a linear or cosine schedule the learning rate then jumps to the longer curve."""
+"""Any number of steps is fine that is not below those done; under a linear or cosine schedule the learning rate then
+jumps to the other curve."""
 
 
 def check_unchanged(before: Recipe, now: Recipe, was: Position, here: Position, folder: Path) -> None:
     """Refuse to go on with another recipe or other data; warn about another number of processes.
 
     Raises:
-        RecipeError: names the keys that differ. UserError: the data differ.
+        RecipeError: names the keys that differ, or the stage that would end before where it stands.
+        UserError: the data differ.
     """
     done = [f"stages.{name}.steps" for name in before.run[: was.stage]]
     found = _differences(to_plain(before), to_plain(now))
@@ -32,6 +34,7 @@ def check_unchanged(before: Recipe, now: Recipe, was: Position, here: Position, 
             "recipe (leave RECIPE out, and give only changes of steps, save_every or log_every); for another recipe "
             "give another --out."
         )
+    _check_steps(now, was, folder)
     if was.data != here.data:
         raise UserError(
             f"{folder} was trained on data with the fingerprint {was.data[:12]}, but the data now have "
@@ -41,6 +44,17 @@ def check_unchanged(before: Recipe, now: Recipe, was: Position, here: Position, 
         warnings.warn(
             f"The run had {was.world} processes and goes on with {here.world}: the order of samples changes.",
             stacklevel=2,
+        )
+
+
+def _check_steps(now: Recipe, was: Position, folder: Path) -> None:
+    """Refuse to end a stage before where it stands: its end would be a checkpoint older than the newest one."""
+    name = now.run[was.stage]
+    steps = now.stages[name].steps
+    if steps < was.step:
+        raise RecipeError(
+            f"{folder} is after step {was.step} of stage {name}, but stages.{name}.steps is {steps}. Give at least "
+            f"{was.step}; for a shorter run give another --out."
         )
 
 

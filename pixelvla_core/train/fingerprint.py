@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pixelvla_core.model.pixelvla import PixelVLA
     from pixelvla_core.recipe import Recipe, Stage
 
-CORE = ("pixelvla_core.seam", "pixelvla_core.model", "pixelvla_core.geometry")
+CORE = tuple(f"pixelvla_core.{name}" for name in ("seam", "model", "geometry", "prompts", "data", "annotations"))
 
 
 def fingerprint(kind: str, model: PixelVLA, recipe: Recipe, stage: Stage, dataset: Dataset) -> str:
@@ -43,7 +43,7 @@ def fingerprint(kind: str, model: PixelVLA, recipe: Recipe, stage: Stage, datase
     for name, tensor in frozen_tensors(kind, model):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    for path in sorted(source_files([*CORE, package_of(model.backbone), package_of(dataset)])):
+    for path in sorted(source_files([*CORE, package_of(model.backbone), *map(package_of, leaves(dataset))])):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -61,6 +61,12 @@ def frozen_tensors(kind: str, model: PixelVLA) -> Iterator[tuple[str, Tensor]]:
 def package_of(part: Any) -> str:
     """The top-level package that a part's class comes from."""
     return type(part).__module__.partition(".")[0]
+
+
+def leaves(dataset: Dataset) -> list[Dataset]:
+    """A dataset, and all that it is made of."""
+    parts: Iterable[Dataset] = getattr(dataset, "parts", {}).values()
+    return [dataset, *(leaf for part in parts for leaf in leaves(part))]
 
 
 def source_files(modules: Iterable[str]) -> set[Path]:

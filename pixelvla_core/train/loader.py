@@ -69,6 +69,7 @@ class Source(Dataset):
 
     def item(self, slot: Slot) -> Item:
         """Draw the samples, collate them, and read what is cached of them."""
+        self.order.seed_collate(slot)
         positions = self.order.positions(slot, self.stage.batch_size)
         indices = [self.order.index(position) for position in positions]
         blind = self.cache is not None and self.cache.kind == "hidden"
@@ -79,7 +80,9 @@ class Source(Dataset):
         ]
         if self.cache is not None and blind:
             return Item(actions_only(self.model, samples), past=self.cache.past(indices))
-        batch = self.model.collate([seen(sample, self.stage) for sample in samples], train=True)
+        # What is cached was collated without augmentation; prompts and masks must follow that image.
+        train = self.cache is None
+        batch = self.model.collate([seen(sample, self.stage) for sample in samples], train=train)
         return Item(batch, features=None if self.cache is None else self.cache.features(indices))
 
 

@@ -28,7 +28,13 @@ ASK_EVERY = 10
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user stopped the run; a checkpoint was saved."""
+    """The user (or a scheduler) stopped the run; a checkpoint was saved.
+
+    Attributes:
+        told: Whoever catches this need not say that the run was stopped.
+    """
+
+    told = True
 
 
 @dataclass
@@ -82,7 +88,7 @@ class Loop:
         passes, total = self.stage.grad_accum, torch.zeros((), device=self.accelerator.device)
         for number in range(self.step * passes, (self.step + 1) * passes):
             item = next(items)
-            torch.manual_seed(self.order.torch_seed(Slot(number, self.accelerator.process_index)))
+            self.order.seed_forward(Slot(number, self.accelerator.process_index))
             last = number == (self.step + 1) * passes - 1
             with nullcontext() if last else self.accelerator.no_sync(self.objective):
                 loss = self.objective(*item.on(self.accelerator.device))

@@ -6,12 +6,14 @@ what the model sees.
 
 from __future__ import annotations
 
+import random
 import zlib
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-_ORDER, _SAMPLE, _TORCH = range(3)
+_ORDER, _SAMPLE, _FORWARD, _COLLATE = range(4)
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,19 @@ class Order:
         """The randomness of the sample at a position, such as the kind of its prompt."""
         return self._generator(_SAMPLE, position)
 
-    def torch_seed(self, slot: Slot) -> int:
-        """The seed of dropout and noise in one forward pass."""
-        return int(self._generator(_TORCH, slot.number, slot.rank).integers(2**63))
+    def seed_collate(self, slot: Slot) -> None:
+        """Seed what a part may draw from while the samples of one forward pass are drawn and collated."""
+        self._seed_globals(_COLLATE, slot)
+
+    def seed_forward(self, slot: Slot) -> None:
+        """Seed dropout, noise and whatever else is drawn in one forward pass."""
+        self._seed_globals(_FORWARD, slot)
+
+    def _seed_globals(self, purpose: int, slot: Slot) -> None:
+        seed = int(self._generator(purpose, slot.number, slot.rank).integers(2**63))
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
 
     def _generator(self, *key: int) -> np.random.Generator:
         return np.random.default_rng([*self._key, *key])

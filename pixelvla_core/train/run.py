@@ -14,13 +14,14 @@ from accelerate.utils import DistributedDataParallelKwargs
 from pixelvla_core.checkpoint.begin import begin_from
 from pixelvla_core.checkpoint.find import FOLDER, checkpoints, newest
 from pixelvla_core.checkpoint.load import load_delta, read_contract
-from pixelvla_core.checkpoint.manifest import RECIPE, read_manifest
+from pixelvla_core.checkpoint.manifest import MANIFEST, RECIPE, read_manifest
 from pixelvla_core.checkpoint.save import describe
+from pixelvla_core.data.build import build_dataset
 from pixelvla_core.errors import RecipeError, UserError
-from pixelvla_core.files import full_disk_is_user_error, locked, remove_partials
+from pixelvla_core.files import LOCK, check_target, full_disk_is_user_error, locked, remove_partials
 from pixelvla_core.model.assemble import assemble
 from pixelvla_core.plugins import PluginManager, Registry
-from pixelvla_core.recipe import Recipe, configure, load_recipe, save_recipe
+from pixelvla_core.recipe import Recipe, load_recipe, save_recipe
 from pixelvla_core.train.changes import check_unchanged
 from pixelvla_core.train.interrupt import Interrupt
 from pixelvla_core.train.job import Job, Start, run_stage
@@ -44,7 +45,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False, registry: Registry | 
         registry: Where parts are looked up; by default every installed one.
 
     Raises:
-        UserError: the recipe does not fit, the folder is in use, the disk is full, or the loss is not finite.
+        UserError: the recipe does not fit, the folder is in use or no run, the disk is full, or the loss is not finite.
         KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint was saved and a line said how to go on.
     """
     out = Path(out)
@@ -54,6 +55,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False, registry: Registry | 
         raise UserError(
             f"{out} already holds a run with checkpoints. Add --resume to go on with it, or give another --out."
         )
+    check_target(out, "a run", ours=_is_run(out))
     registry = PluginManager.load().registry if registry is None else registry
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(log_with=recipe.log.trackers or None, project_dir=str(out), kwargs_handlers=[unused])
@@ -61,14 +63,13 @@ def train(recipe: Recipe, out: Path, resume: bool = False, registry: Registry | 
     with ExitStack() as stack:
         if accelerator.is_main_process:
             stack.enter_context(locked(out))
-        stack.enter_context(full_disk_is_user_error(out, kept))
+        stack.enter_context(full_disk_is_user_error(out, kept, "run the same command again with --resume"))
         return _train(_absolute(recipe), out, registry, accelerator)
 
 
 def _train(recipe: Recipe, out: Path, registry: Registry, accelerator: Accelerator) -> Path:
     assert recipe.data is not None  # by check_complete
-    data = registry.get("dataset", recipe.data.name)
-    dataset = data.build(configure(data, recipe.data.options, "data.options"))
+    dataset = build_dataset(recipe.data.name, recipe.data.options, registry)
     start = _start(recipe, out, dataset.fingerprint, accelerator.num_processes, registry)
     if accelerator.is_main_process:
         remove_partials(out / FOLDER)
@@ -102,6 +103,12 @@ def _run_stages(job: Job, start: Start) -> Path:
         finally:
             job.accelerator.end_training()
     return job.last()
+
+
+def _is_run(out: Path) -> bool:
+    """Whether a folder is a run, perhaps one that was stopped before its first checkpoint."""
+    begun = (out / LOCK).is_file() and (out / RECIPE).is_file() and not (out / MANIFEST).exists()
+    return begun or bool(checkpoints(out))
 
 
 def check_complete(recipe: Recipe) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixelvla_core.files import write_json
+from pixelvla_core.files import one_at_a_time, write_json
 
 ROWS, CHECKS, LAYOUT = "rows.bin", "rows.crc32", "layout.json"
 
@@ -52,8 +52,10 @@ class Store:
 
     def __init__(self, folder: Path, layout: Layout) -> None:
         self.folder, self.layout = folder, layout
-        if not self._same_layout():
-            self._create()
+        with one_at_a_time(folder.with_name(folder.name + ".lock")):
+            # Another run that wants the same store must find it made, not make it anew under our feet.
+            if not self._same_layout():
+                self._create()
         self._rows = np.memmap(folder / ROWS, np.uint8, "r", shape=(layout.rows, layout.row_bytes))
         self._checks = np.memmap(folder / CHECKS, np.uint32, "r", shape=(layout.rows,))
 

@@ -42,11 +42,11 @@ SEEN = 0.06
 
 
 class Labels(nn.Module):
-    """What the simulator knows of each patch, and the loss of the features against it.
+    """What the simulator knows of each patch, and the loss of the projected tokens against it.
 
-    Colours and nouns are read with the language model's own embeddings of those words, through the projector, as
-    SigLIP aligns pictures with words: the language model can then match a word with a patch from its first layer on.
-    The rest is read by a linear layer that is thrown away.
+    Colours and nouns are read with the language model's own embeddings of those words, as SigLIP aligns pictures with
+    words: the language model can then match a word with a patch from its first layer on. The rest is read by a linear
+    layer that is thrown away; it too reads behind the projector, which would drop what only the towers were asked for.
     """
 
     def __init__(self, model: OpenVLA, tokenizer: Tokenizer) -> None:
@@ -55,14 +55,15 @@ class Labels(nn.Module):
         self.words = torch.tensor([tokenizer.token_to_id(word) for word in (*COLOURS, *NOUNS)])
         self.scale = nn.Parameter(torch.tensor(1.0))
         self.sizes = (3, 2, len(STATE_SCALE), 3, len(LIMITS))
-        self.read = nn.Linear(model.vision_backbone.width, sum(self.sizes))
+        self.read = nn.Linear(len(model.embed(self.words)[0]), sum(self.sizes))
 
     def forward(self, features_BNC: Tensor, data: Pictures, rows: np.ndarray) -> dict[str, Tensor]:
         """Losses by name, for the frames ``rows`` of ``data``."""
         words_WD = self.model.embed(self.words)
-        scores_BNW = self.scale.exp() * self.model.project(features_BNC) @ words_WD.T
+        tokens_BND = self.model.project(features_BNC)
+        scores_BNW = self.scale.exp() * tokens_BND @ words_WD.T
         colour, noun = scores_BNW.split((len(COLOURS), len(NOUNS)), -1)
-        kind, offset, state, away, action = self.read(features_BNC).float().split(self.sizes, -1)
+        kind, offset, state, away, action = self.read(tokens_BND).float().split(self.sizes, -1)
         share = data.share[rows].astype(np.float32)
         things = data.things[rows]
         is_object, is_drawer = things[..., 0] >= 0, things[..., 2] == DRAWER
@@ -150,8 +151,8 @@ def main() -> None:
     parser.add_argument("start", type=Path)
     parser.add_argument("pictures", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--batch-size", type=int, default=48)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from dataclasses import dataclass
 
 import gymnasium as gym
@@ -14,11 +16,12 @@ SIDE = 6
 
 @dataclass(frozen=True)
 class ReachingConfig:
-    """Seeds at which things go wrong; ``dies_once`` is where a worker leaves a mark that it died before."""
+    """Seeds at which things go wrong; ``once`` is where a worker leaves a mark that it died or hung before."""
 
     raises: tuple[int, ...] = ()
     dies: tuple[int, ...] = ()
-    dies_once: str = ""
+    hangs: tuple[int, ...] = ()
+    once: str = ""
 
 
 class Reaching(gym.Env):
@@ -63,14 +66,20 @@ class Reaching(gym.Env):
     def _misbehave(self) -> None:
         if self.seed in self.config.raises:
             raise RuntimeError("the square ran away")
-        if self.seed in self.config.dies:
-            if not self.config.dies_once:
+        if self.seed in (*self.config.dies, *self.config.hangs) and not self._did_before():
+            if self.seed in self.config.dies:
                 os._exit(3)
-            try:
-                os.close(os.open(f"{self.config.dies_once}-{self.seed}", os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
-                return
-            os._exit(3)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(10_000)
+
+    def _did_before(self) -> bool:
+        if not self.config.once:
+            return False
+        try:
+            os.close(os.open(f"{self.config.once}-{self.seed}", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return True
+        return False
 
 
 class Suite:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+import random
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 
 from pixelvla_core.api import Component, Sample, hookimpl
 from pixelvla_core.contract.contract import ActionContract
 from pixelvla_core.contract.statistics import Statistics
+from pixelvla_core.model.prompt_encoder import VisualPromptEncoder
 from pixelvla_core.prompts import Point
 
 SIDE, EPISODE = 40, 10
@@ -24,19 +27,22 @@ class SquaresConfig:
         nan_at: Index of a sample whose actions are NaN; -1 for none.
         prompts: Share of samples with a point and a mask on the square.
         words: Wordings of the instruction, drawn per sample.
+        fps, orientation: What the action contract says.
     """
 
     frames: int = 48
     nan_at: int = -1
     prompts: float = 0.5
     words: list[str] = field(default_factory=lambda: ["touch the square", "go to the bright square"])
+    fps: float = 5.0
+    orientation: str = "upright"
 
 
 class Squares:
-    camera, fps = "front", 5.0
+    camera = "front"
 
     def __init__(self, config: SquaresConfig) -> None:
-        self.config = config
+        self.config, self.fps = config, config.fps
         self.fingerprint = hashlib.sha256(repr(config).encode()).hexdigest()
 
     def __len__(self) -> int:
@@ -79,7 +85,22 @@ class Squares:
         statistics = Statistics(mean=(low + high) / 2, std=high / 4, min=low, max=high, q01=low, q99=high)
         names = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
         mask = (True,) * 6 + (False,)
-        return ActionContract(names=names, statistics=statistics, mask=mask, fps=5.0, camera="front", dataset="squares")
+        facts = {"fps": self.fps, "camera": self.camera, "orientation": self.config.orientation, "dataset": "squares"}
+        return ActionContract(names=names, statistics=statistics, mask=mask, **facts)
+
+
+class Trembling(VisualPromptEncoder):
+    """SAM's prompt encoder, which first shakes the image by what it draws from every global generator."""
+
+    def paint(self, sample: Sample) -> Sample:
+        shift = int(torch.randint(9, ())) + int(np.random.randint(9)) + random.randrange(9)
+        return replace(sample, images={name: np.roll(image, shift, 1) for name, image in sample.images.items()})
+
+
+@hookimpl
+def pixelvla_prompt_encoders() -> list[Component]:
+    config = "pixelvla_core.model.config:PromptEncoderConfig"
+    return [Component(name="trembling", target="pixelvla_toy:Trembling", config=config)]
 
 
 @hookimpl

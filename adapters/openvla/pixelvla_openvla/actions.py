@@ -5,12 +5,12 @@ A dimension A; values are float64. Source: RT-2's binning as OpenVLA does it (ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pixelvla_core.api import UserError
+from pixelvla_core.api import CheckpointError, UserError
 from pixelvla_core.errors import suggest
 
 
@@ -36,6 +36,36 @@ class ActionTokenizer:
         """Return float64 values of the same shape; an id that is no action id gives the nearest end, as upstream."""
         index = np.clip(self.vocab_size - np.asarray(ids, dtype=np.int64) - 1, 0, len(self.centers) - 1)
         return self.centers[index]
+
+
+def check_statistics(norm_stats: Any) -> None:
+    """Refuse statistics in which an action's number of dimensions cannot be found.
+
+    Raises:
+        CheckpointError: a data set has no "action" with lists of numbers q01 and q99 of one length.
+    """
+    if not isinstance(norm_stats, Mapping):
+        raise CheckpointError(f"The action statistics are {norm_stats!r}; expected one entry for each data set.")
+    for name, entry in norm_stats.items():
+        action = entry.get("action") if isinstance(entry, Mapping) else None
+        low, high = (_numbers(action, key) for key in ("q01", "q99"))
+        if not low or not high:
+            raise CheckpointError(
+                f"The action statistics of the data set {name!r} have no lists of numbers action.q01 and action.q99. "
+                "Copy dataset_statistics.json (or norm_stats in config.json) from the checkpoint's repository again."
+            )
+        if len(low) != len(high):
+            raise CheckpointError(
+                f"The action statistics of the data set {name!r} have {len(low)} values in q01 and {len(high)} in "
+                "q99; expected one for each dimension of an action. Copy the file again."
+            )
+
+
+def _numbers(action: Any, key: str) -> Sequence[float]:
+    values = action.get(key) if isinstance(action, Mapping) else None
+    if isinstance(values, list | tuple) and all(isinstance(value, int | float) for value in values):
+        return values
+    return ()
 
 
 def action_stats(norm_stats: Mapping[str, Any], unnorm_key: str | None) -> Mapping[str, Any]:

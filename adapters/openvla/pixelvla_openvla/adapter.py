@@ -22,8 +22,8 @@ from .prismatic import last_valid
 GROUPS = {
     "vision": r"vision_backbone\..*",
     "projector": r"projector\..*",
-    "llm": r"language_model\.model\..*",
-    "action_io": r"language_model\.lm_head\..*",
+    "llm": r"language_model\.model\.(layers|norm)\..*",
+    "action_io": r"language_model\.(model\.embed_tokens|lm_head)\..*",
 }
 OFFICIAL_ACTION_DIM = 7
 

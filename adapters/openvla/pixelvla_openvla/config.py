@@ -6,11 +6,12 @@ that `LlamaConfig` had then, so those defaults are written out here instead of b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from pixelvla_core.api import CheckpointError
+from pixelvla_core.api import CheckpointError, UserError
 from pixelvla_core.errors import suggest
 
 LLAMA_DEFAULTS: Mapping[str, Any] = {
@@ -111,15 +112,21 @@ class ModelConfig:
                 f"config.json has model_type {raw.get('model_type')!r}, not 'openvla'. Give the folder of an OpenVLA "
                 "checkpoint in the Hugging Face layout (the one that openvla/openvla-7b has)."
             )
+        with usable("config.json"):
+            return cls._read(raw)
+
+    @classmethod
+    def _read(cls, raw: Mapping[str, Any]) -> ModelConfig:
         text = _text(raw)
-        vocab_size = text["vocab_size"] - int(raw.get("pad_to_multiple_of", 64))
+        vocab_size = _whole(text, "vocab_size") - _whole(raw, "pad_to_multiple_of", 64)
+        _whole(text, "eos_token_id")
         return cls(
             towers=_towers(raw),
             text=text,
             vocab_size=vocab_size,
-            action_bins=int(raw.get("n_action_bins", 256)),
+            action_bins=_whole(raw, "n_action_bins", 256),
             empty_token_id=_empty_token(raw, vocab_size),
-            pad_token_id=int(raw.get("pad_token_id", 32000)),
+            pad_token_id=_whole(raw, "pad_token_id", 32000),
             resize=str(raw.get("image_resize_strategy", "resize-naive")),
             prompt_style="vicuna" if "vicuna" in str(raw.get("llm_backbone_id", "")) else "pure",
             raw=dict(raw),
@@ -136,8 +143,33 @@ class ModelConfig:
         return int(self.text["eos_token_id"])
 
 
+@contextmanager
+def usable(file: str) -> Iterator[None]:
+    """Turn what libraries raise over a value that cannot be into one clear paragraph about the file it is from."""
+    try:
+        yield
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:  # timm, transformers, torch and Python itself raise many kinds
+        words = " ".join(str(error).split()).rstrip(".")
+        raise CheckpointError(
+            f"No model can be made from {file}: {type(error).__name__}: {words}. Correct the value, or copy the file "
+            "from the checkpoint's repository again."
+        ) from error
+
+
+def _whole(values: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    value = values.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise CheckpointError(f"config.json has {key} {value!r}; expected a whole number. Correct it.")
+    return value
+
+
 def _text(raw: Mapping[str, Any]) -> dict[str, Any]:
-    given = {k: v for k, v in (raw.get("text_config") or {}).items() if k not in STORAGE_KEYS}
+    described = raw.get("text_config") or {}
+    if not isinstance(described, Mapping):
+        raise CheckpointError(f"config.json has text_config {described!r}; expected the Llama's values by name.")
+    given = {k: v for k, v in described.items() if k not in STORAGE_KEYS}
     if given.pop("model_type", "llama") != "llama":
         raise CheckpointError(f"The language model is {raw['text_config']['model_type']!r}; only 'llama' is supported.")
     if given.get("tie_word_embeddings"):
@@ -150,6 +182,11 @@ def _text(raw: Mapping[str, Any]) -> dict[str, Any]:
 def _towers(raw: Mapping[str, Any]) -> tuple[Tower, ...]:
     described = raw.get("towers")
     if described:
+        if not isinstance(described, list) or not all(isinstance(tower, Mapping) for tower in described):
+            raise CheckpointError(
+                f"config.json has towers {described!r}; expected one or two sets of arguments of timm's "
+                "VisionTransformer."
+            )
         sizes = _sizes(raw, len(described))
         return tuple(Tower(size, kwargs=dict(kwargs)) for size, kwargs in zip(sizes, described, strict=True))
     ids = raw.get("timm_model_ids") or _known_ids(str(raw.get("vision_backbone_id")))
@@ -168,7 +205,9 @@ def _known_ids(backbone_id: str) -> tuple[str, ...]:
 
 
 def _sizes(raw: Mapping[str, Any], towers: int) -> list[int]:
-    sizes = [int(size) for size in raw.get("image_sizes") or [224] * towers]
+    sizes = raw.get("image_sizes") or [224] * towers
+    if not isinstance(sizes, list) or not all(isinstance(size, int) for size in sizes):
+        raise CheckpointError(f"config.json has image_sizes {sizes!r}; expected one number of pixels per vision tower.")
     if towers not in (1, 2) or len(sizes) != towers or len(set(sizes)) != 1:
         raise CheckpointError(
             f"config.json has {towers} vision towers and image_sizes {sizes}; an OpenVLA has one or two towers that "
@@ -178,7 +217,7 @@ def _sizes(raw: Mapping[str, Any], towers: int) -> list[int]:
 
 
 def _empty_token(raw: Mapping[str, Any], vocab_size: int) -> int:
-    token = int(raw.get("empty_token_id", LLAMA_EMPTY_TOKEN))
+    token = _whole(raw, "empty_token_id", LLAMA_EMPTY_TOKEN)
     if not 0 <= token < vocab_size:
         raise CheckpointError(
             f"The id that precedes the action ids is {token}, but the vocabulary has {vocab_size} ids. Set "

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from pixelvla_core.api import UserError
 
 from . import weights
-from .actions import ActionTokenizer, action_stats, unnormalise
-from .config import ModelConfig
+from .actions import ActionTokenizer, action_stats, check_statistics, unnormalise
+from .config import ModelConfig, usable
 from .prismatic import CAMERA, Prismatic, pad_right
 from .processing import ImageProcessor, PromptTokenizer, has_tokenizer, load_tokenizer
 
@@ -41,6 +41,7 @@ class OpenVLA(Prismatic):
         self.folder = folder
         self.actions = ActionTokenizer(config.vocab_size, config.action_bins)
         self.norm_stats: Mapping[str, Any] = config.raw.get("norm_stats") or {}
+        check_statistics(self.norm_stats)
         self.images = ImageProcessor.load(folder, config)
         self._tokenizer: PromptTokenizer | None = None
 
@@ -49,7 +50,8 @@ class OpenVLA(Prismatic):
         """Build a model with random weights from the dictionary of a `config.json`; one seed always gives the same."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return cls(ModelConfig.from_dict(config))
+            with usable("the config"):
+                return cls(ModelConfig.from_dict(config))
 
     @classmethod
     def from_pretrained(
@@ -78,7 +80,7 @@ class OpenVLA(Prismatic):
         raw = weights.read_config(folder)
         config = ModelConfig.from_dict(raw)
         stored = weights.headers(folder)
-        with torch.device("meta"):
+        with usable(f"config.json in {folder}"), torch.device("meta"):
             model = cls(config, folder)
         weights.check(model, stored, folder)
         weights.load(model, stored, as_dtype(dtype or raw.get("torch_dtype") or "float32"))

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from pixelvla_core.api import Past, Prefix, UserError
 
@@ -59,8 +60,6 @@ class Prismatic(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        from transformers import LlamaConfig, LlamaForCausalLM
-
         self.config = config
         self.vision_backbone = VisionBackbone(config.towers)
         llama = LlamaConfig(**{**config.text, "attn_implementation": "sdpa"})
@@ -131,8 +130,6 @@ class Prismatic(nn.Module):
         return out.last_hidden_state, Past(layers, torch.cat(seen, dim=1))
 
     def _cache(self, past: Past | None) -> Any:
-        from transformers import DynamicCache
-
         llama = self.language_model
         if llama.training and llama.is_gradient_checkpointing:
             raise UserError(

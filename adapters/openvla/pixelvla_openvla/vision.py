@@ -7,18 +7,17 @@ Source: Prismatic VLMs (arXiv 2402.07865) and the OpenVLA checkpoints; figures i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import timm
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from pixelvla_core.api import UserError
 from pixelvla_core.errors import suggest
 
 from .config import Tower
-
-if TYPE_CHECKING:
-    from timm.models.vision_transformer import VisionTransformer
 
 
 def build_tower(tower: Tower) -> VisionTransformer:
@@ -34,8 +33,6 @@ def build_tower(tower: Tower) -> VisionTransformer:
 
 
 def _described(tower: Tower) -> VisionTransformer:
-    from timm.models.vision_transformer import VisionTransformer
-
     kwargs = {"img_size": tower.image_size, "num_classes": 0, **tower.kwargs}
     if not kwargs.get("class_token", True):
         kwargs.setdefault("global_pool", "")  # timm's default pools the class token
@@ -43,8 +40,6 @@ def _described(tower: Tower) -> VisionTransformer:
 
 
 def _registered(tower: Tower, timm_id: str) -> VisionTransformer:
-    import timm
-
     if not timm.is_model(timm_id):
         name = timm_id.split(".")[0]
         raise UserError(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5 * 1000**3
+FLOATS = ("F64", "F32", "F16", "BF16")
 WANTED = ["*.json", "*.safetensors", "tokenizer.model"]
 
 
@@ -88,10 +89,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Stored:
-    """Where one tensor lies and its shape, known from the file's header alone."""
+    """Where one tensor lies, its shape, and its type as safetensors names it; known from the file's header alone."""
 
     file: Path
     shape: tuple[int, ...]
+    dtype: str
 
 
 def headers(folder: Path) -> dict[str, Stored]:
@@ -102,12 +104,12 @@ def headers(folder: Path) -> dict[str, Stored]:
     """
     found: dict[str, Stored] = {}
     for file in _files(folder):
-        for name, shape in _header(file):
+        for name, shape, dtype in _header(file):
             if name in found:
                 raise CheckpointError(
                     f"{folder}: {name} is in both {found[name].file.name} and {file.name}. Download again."
                 )
-            found[name] = Stored(file, shape)
+            found[name] = Stored(file, shape, dtype)
     return found
 
 
@@ -138,13 +140,14 @@ def _shards(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _header(file: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _header(file: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, framework="pt") as handle:
             for name in handle.keys():  # noqa: SIM118 - a safetensors handle is no dict
-                yield name, tuple(handle.get_slice(name).get_shape())
+                part = handle.get_slice(name)
+                yield name, tuple(part.get_shape()), part.get_dtype()
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{file} is damaged or cut short ({error}; {file.stat().st_size} bytes). Download or copy it again."
@@ -155,7 +158,7 @@ def check(model: nn.Module, stored: Mapping[str, Stored], folder: Path) -> None:
     """Compare names and shapes with what the model needs.
 
     Raises:
-        CheckpointError: a tensor is missing, too many or of another shape; with counts and the first names.
+        CheckpointError: a tensor is missing, too many, of another shape or of integers; with counts and first names.
     """
     wanted = {official_name(name): tuple(value.shape) for name, value in model.state_dict().items()}
     faults = {
@@ -165,6 +168,9 @@ def check(model: nn.Module, stored: Mapping[str, Stored], folder: Path) -> None:
             f"{name} is {stored[name].shape} instead of {shape}"
             for name, shape in wanted.items()
             if name in stored and stored[name].shape != shape
+        ],
+        "not of floating point": [
+            f"{name} is {entry.dtype}" for name, entry in stored.items() if entry.dtype not in FLOATS
         ],
     }
     said = [f"{len(names)} {what} ({_first(names)})" for what, names in faults.items() if names]

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pixelvla_core.api import CheckpointError, UserError
+from pixelvla_core.wrap import wrap
 
 EMBED = "language_model.model.embed_tokens.weight"
 
@@ -142,6 +143,21 @@ def test_missing_extra_and_misshapen_tensors_are_counted_and_named(copy):
     assert "No weight was loaded" in message
 
 
+def test_tensors_of_integers_are_refused(copy):
+    name = "projector.fc1.weight"
+    rewrite(copy, lambda tensors: tensors.update({name: tensors[name].to(torch.int32)}))
+    with pytest.raises(CheckpointError, match=r"1 not of floating point \(projector\.fc1\.weight is I32\)"):
+        OpenVLA.from_pretrained(copy)
+
+
+def test_a_folder_without_tokenizer_is_not_wrapped(copy, tmp_path):
+    for file in copy.rglob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(CheckpointError, match="has no tokenizer"):
+        wrap("openvla", str(copy), tmp_path / "wrapped", ["head/native"])
+    assert not (tmp_path / "wrapped").exists()
+
+
 @pytest.mark.parametrize("name", ["featurizer.blocks.2.norm1.weight", "fused_featurizer.attn_pool.latent"])
 def test_tensors_that_are_never_computed_must_be_there_too(copy, name):
     rewrite(copy, lambda tensors: tensors.pop(f"vision_backbone.{name}"))
@@ -208,6 +224,15 @@ def test_dataset_statistics_replace_those_of_config_json(copy):
         ({"text_config": {"model_type": "phi"}}, "'phi'"),
         ({"text_config": {"vocab_size": 32064, "tie_word_embeddings": True}}, "ties"),
         ({"norm_stats": {}}, None),
+        ({"text_config": 3}, "text_config 3"),
+        ({"text_config": {"hidden_size": "x"}}, "hidden_size"),
+        ({"text_config": {"vocab_size": "x"}}, "vocab_size 'x'"),
+        ({"text_config": {"hidden_size": 64, "num_attention_heads": 7}}, "attention heads"),
+        ({"text_config": {"intermediate_size": -4}}, "No model can be made"),
+        ({"image_sizes": "abc"}, "image_sizes 'abc'"),
+        ({"towers": 3}, "towers 3"),
+        ({"towers": [{"patch_size": 0}] * 2}, "No model can be made"),
+        ({"pad_to_multiple_of": "x"}, "pad_to_multiple_of 'x'"),
     ],
 )
 def test_config_json(copy, change, said):
@@ -218,6 +243,22 @@ def test_config_json(copy, change, said):
     else:
         with pytest.raises(UserError, match=said):
             OpenVLA.from_pretrained(copy)
+
+
+@pytest.mark.parametrize(
+    "stats", [{"mine": 3}, {"mine": {"action": {"q01": 1}}}, {"mine": {"action": {"q01": [0], "q99": ["x"]}}}]
+)
+def test_statistics_that_are_none_are_refused(copy, stats):
+    (copy / "dataset_statistics.json").write_text(json.dumps(stats))
+    with pytest.raises(CheckpointError, match=r"data set 'mine' have no lists of numbers"):
+        OpenVLA.from_pretrained(copy)
+
+
+def test_statistics_of_two_lengths_are_refused(copy):
+    stats = {"mine": {"action": {"q01": [0.0], "q99": [1.0, 2.0]}}}
+    (copy / "dataset_statistics.json").write_text(json.dumps(stats))
+    with pytest.raises(CheckpointError, match="1 values in q01 and 2 in q99"):
+        OpenVLA.from_pretrained(copy)
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]"])

@@ -14,6 +14,13 @@ import click
 @click.option(
     "--episodes", type=click.IntRange(min=1), default=100, show_default=True, help="For each cell of the table."
 )
+@click.option(
+    "--overlay-episodes",
+    type=click.IntRange(min=1),
+    default=40,
+    show_default=True,
+    help="The same for the overlay baseline; the report marks cells of fewer than 100 and claims nothing of them.",
+)
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Processes that simulate.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def demo(out: Path, **options: object) -> None:

@@ -16,12 +16,15 @@ from typing import Any
 import click
 
 from pixelvla_core.api import UserError
-from pixelvla_core.files import write_text
+from pixelvla_core.files import check_target, write_text
 
 from .methods import METHODS, Method
 
 OBJECT_TASKS = ("pick", "move_near")
 """Only these have a version with objects that training never showed."""
+
+DONE = "steps.json"
+"""The commands that are done, and how long each took."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,9 @@ class Step:
     command: tuple[str, ...]
 
 
-def plan(out: Path, *, base: str, demonstrations: int, episodes: int, workers: int, seed: int) -> list[Step]:
+def plan(
+    out: Path, *, base: str, demonstrations: int, episodes: int, overlay_episodes: int, workers: int, seed: int
+) -> list[Step]:
     """Every command, in order."""
     demos, notes = out / "demonstrations", out / "annotations"
     steps = [
@@ -46,7 +51,7 @@ def plan(out: Path, *, base: str, demonstrations: int, episodes: int, workers: i
     for method in METHODS:
         steps.append(Step(f"Make {method.title}", _make(out, method, base, data)))
     for method in METHODS:
-        for title, scope in _scopes(episodes):
+        for title, scope in _scopes(episodes if method.claimed else overlay_episodes):
             steps.append(Step(f"Evaluate {method.title} on {title}", _evaluate(out, method, scope, workers, seed)))
     return steps
 
@@ -55,14 +60,17 @@ def run(out: Path, **options: Any) -> Path:
     """Carry out the whole demonstration and return its report.
 
     Raises:
-        UserError: ``out`` belongs to a demonstration with other options, or a command refuses its input.
+        UserError: ``out`` belongs to something else or to a demonstration with other options, or a command refuses its
+            input.
     """
     from .report import write
     from .summary import show
 
     steps = plan(out, **options)
     cli = click.get_current_context().find_root().command
+    check_target(out, "a demonstration", ours=(out / DONE).is_file())
     done = _finished(out, steps)
+    write_text(out / DONE, json.dumps(done, indent=1))
     for number, step in enumerate(steps, start=1):
         line = "pixelvla " + " ".join(step.command)
         click.secho(f"\n[{number}/{len(steps)}] {step.title}\n$ {line}", bold=True)
@@ -72,7 +80,7 @@ def run(out: Path, **options: Any) -> Path:
         start = time.perf_counter()
         cli.main(args=list(step.command), prog_name="pixelvla", standalone_mode=False)
         done[line] = round(time.perf_counter() - start, 1)
-        write_text(out / "steps.json", json.dumps(done, indent=1))
+        write_text(out / DONE, json.dumps(done, indent=1))
     show(out, METHODS)
     report = write(out, METHODS, done)
     click.echo(f"\nThe report with pictures: {report}")
@@ -89,7 +97,8 @@ def _record(demos: Path, episodes: int, workers: int, seed: int) -> tuple[str, .
 def _make(out: Path, method: Method, base: str, data: Sequence[str]) -> tuple[str, ...]:
     folder = str(out / method.name)
     if method.recipe is None:
-        return ("wrap", "--base", base, "--weights", "mini", "--out", folder, "head/native", "contract.fps=5")
+        layers = ("head/native", "evaluate/tabletop")
+        return ("wrap", "--base", base, "--weights", "mini", "--out", folder, *layers, "contract.fps=5")
     return ("train", method.recipe, *data, "--out", folder, "--resume")
 
 
@@ -103,7 +112,7 @@ def _scopes(episodes: int) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _evaluate(out: Path, method: Method, scope: Sequence[str], workers: int, seed: int) -> tuple[str, ...]:
-    given: dict[str, Any] = {"--env": "tabletop", "--name": method.title, "--workers": workers, "--seed": seed}
+    given: dict[str, Any] = {"--name": method.title, "--workers": workers, "--seed": seed}
     if method.execute is not None:
         given["--execute"] = method.execute
     if method.prompts != ("none",):
@@ -118,7 +127,7 @@ def _options(given: dict[str, Any]) -> tuple[str, ...]:
 
 def _finished(out: Path, steps: Sequence[Step]) -> dict[str, float]:
     """Seconds of the commands that finished before."""
-    path = out / "steps.json"
+    path = out / DONE
     if not path.is_file():
         return {}
     done = json.loads(path.read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ from pixelvla_core.evaluate import Record
 from pixelvla_core.files import write_text
 
 from .charts import curves
-from .sources import Model, Row, ordered, read_model, rows
+from .sources import CLAIM, Model, Row, ordered, read_model, rows
 from .strips import strip
 from .tables import comparison_table, percent, plain_table, points, success_table, words
 
@@ -71,6 +71,8 @@ def _summary(models: Sequence[Model]) -> str:
     lines = []
     for split in ordered(models, "split"):
         found = [row for row in everything if row.model is not models[0] and (split,) in row.cells("split")]
+        # A quick demonstration has no row of enough episodes; its sentences then say of how few they are.
+        found = [row for row in found if row.claimed(split)] or found
         if found and (split,) in reference.cells("split"):
             best = max(found, key=lambda row: row.cells("split")[(split,)].success.value)
             lines.append(f"<li>{_sentence(best, reference, split)}</li>")
@@ -86,11 +88,12 @@ def _summary(models: Sequence[Model]) -> str:
 def _sentence(best: Row, reference: Row, split: str) -> str:
     found = best.versus(reference, split)
     chance = ", no more than chance explains" if found.p_value >= 0.05 else ""
+    few = "" if best.claimed(split) else f" Only {found.pairs} episodes: nothing is claimed."
     verb = "is ahead of" if found.difference > 0 else "is level with" if found.difference == 0 else "falls behind"
     return (
         f"<b>{escape(words(split))}</b>: the best row, {escape(best.model.title)} ({escape(best.asked)}), succeeds in "
         f"{percent(found.first)} and {verb} {escape(reference.model.title)} with {percent(found.second)} "
-        f"({points(found)}{chance})."
+        f"({points(found)}{chance}).{few}"
     )
 
 
@@ -100,8 +103,16 @@ def _results(models: Sequence[Model]) -> str:
         + success_table(rows(models), ordered(models, "split"), "split")
         + '<p class="note">Success after the last step, Wilson 95 % interval, number of episodes. Bold: better than '
         "the best row of every other model (exact McNemar test, p &lt; 0.05 after Bonferroni). "
+        f"{_few(models)}"
         f"{_how_prompts_became_masks(models)}</p>"
     )
+
+
+def _few(models: Sequence[Model]) -> str:
+    splits = ordered(models, "split")
+    if all(row.claimed(split) for row in rows(models) for split in splits if (split,) in row.cells("split")):
+        return ""
+    return f"†: fewer than {CLAIM} episodes, for orientation; nothing is claimed of such a row, and it is never bold. "
 
 
 def _how_prompts_became_masks(models: Sequence[Model]) -> str:
@@ -129,7 +140,8 @@ def _differences(models: Sequence[Model]) -> str:
         if [row.prompt for row in own] == ["none"] and others:
             tables.append(f"<h2>Difference to {escape(model.title)}</h2>")
             tables.append(comparison_table(others, own[0], ordered(models, "split")))
-    note = "Points of success on the same episodes; exact McNemar test, not corrected; bold: p &lt; 0.05."
+    note = "Points of success on the same episodes; exact McNemar test, not corrected; bold: p &lt; 0.05. "
+    note += _few(models)
     return "".join(tables) + f'<p class="note">{note}</p>' if tables else ""
 
 

@@ -10,6 +10,9 @@ from typing import Any
 
 from pixelvla_core.evaluate import Cell, Comparison, Results, load, paired
 
+CLAIM = 100
+"""Episodes that a cell needs before anything is claimed of it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -44,6 +47,11 @@ class Row:
         """Cells of this row by fields of the episodes."""
         found = self.model.results.cells("prompt", *names)
         return {key[1:]: cell for key, cell in found.items() if key[0] == self.prompt}
+
+    def claimed(self, split: str) -> bool:
+        """Whether this row has enough episodes of a split to claim anything of it."""
+        cell = self.cells("split").get((split,))
+        return cell is not None and cell.success.trials >= CLAIM
 
     def versus(self, other: Row, split: str) -> Comparison:
         """This row against another one on the episodes of a split that both saw."""

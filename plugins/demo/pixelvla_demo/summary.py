@@ -11,7 +11,7 @@ from rich.table import Table
 from pixelvla_core.evaluate.results import Cell
 
 from .methods import Method
-from .sources import ordered, read_model, rows
+from .sources import CLAIM, ordered, read_model, rows
 from .tables import words
 
 
@@ -26,10 +26,12 @@ def show(out: Path, methods: Sequence[Method]) -> None:
         cells = row.cells("split")
         table.add_row(row.model.title, row.asked, *(_text(cells.get((split,))) for split in splits))
     Console().print(table)
+    Console().print(f"* fewer than {CLAIM} episodes: for orientation, nothing is claimed of it")
 
 
 def _text(cell: Cell | None) -> str:
     if cell is None:
         return "-"
     low, high = cell.success.interval
-    return f"{100 * cell.success.value:.0f} % [{100 * low:.0f}, {100 * high:.0f}] n={cell.success.trials}"
+    few = " *" if cell.success.trials < CLAIM else ""
+    return f"{100 * cell.success.value:.0f} % [{100 * low:.0f}, {100 * high:.0f}] n={cell.success.trials}{few}"

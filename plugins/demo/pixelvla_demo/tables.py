@@ -12,6 +12,7 @@ from .charts import interval
 from .sources import Row
 
 SIGNIFICANT = 0.05
+FEW = "&nbsp;†"
 
 
 def success_table(rows: Sequence[Row], columns: Sequence[str], field: str, split: str | None = None) -> str:
@@ -29,7 +30,8 @@ def success_table(rows: Sequence[Row], columns: Sequence[str], field: str, split
         parts = []
         for column in columns:
             cell = cells[id(row)].get((column,) if split is None else (split, column))
-            parts.append(cell_html(cell, bold=best.get(column) is row))
+            few = field == "split" and not row.claimed(column)
+            parts.append(cell_html(cell, bold=best.get(column) is row, few=few))
         return "".join(parts)
 
     return _table(rows, [(words(column), "cell") for column in columns], render)
@@ -48,9 +50,10 @@ def comparison_table(rows: Sequence[Row], reference: Row, splits: Sequence[str])
 def best_row(rows: Sequence[Row], split: str) -> Row | None:
     """Return the row with the highest success if it beats the best row of every other model significantly.
 
-    Exact McNemar test on the shared episodes, p times the number of other models (Bonferroni) below 0.05.
+    Exact McNemar test on the shared episodes, p times the number of other models (Bonferroni) below 0.05. Rows of too
+    few episodes take no part.
     """
-    ranked = sorted((row for row in rows if row.cells("split").get((split,))), key=lambda row: -_rate(row, split))
+    ranked = sorted((row for row in rows if row.claimed(split)), key=lambda row: -_rate(row, split))
     if not ranked:
         return None
     rivals = {row.model.title: row for row in reversed(ranked) if row.model is not ranked[0].model}
@@ -59,14 +62,14 @@ def best_row(rows: Sequence[Row], split: str) -> Row | None:
     return ranked[0] if beaten and all(c.difference > 0 and c.p_value < limit for c in beaten) else None
 
 
-def cell_html(cell: Cell | None, *, bold: bool = False) -> str:
-    """Return a table cell with rate, interval, number of episodes and a bar."""
+def cell_html(cell: Cell | None, *, bold: bool = False, few: bool = False) -> str:
+    """Return a table cell with rate, interval, number of episodes (marked if they are few) and a bar."""
     if cell is None:
         return '<td class="cell muted">–</td>'
     low, high = cell.success.interval
     return (
         f'<td class="cell{" best" if bold else ""}"><span class="rate">{percent(cell.success.value)}</span> '
-        f'<span class="how">[{100 * low:.1f}, {100 * high:.1f}] n={cell.success.trials}</span>'
+        f'<span class="how">[{100 * low:.1f}, {100 * high:.1f}] n={cell.success.trials}{FEW if few else ""}</span>'
         f"{interval(low, cell.success.value, high)}</td>"
     )
 
@@ -116,10 +119,11 @@ def _difference(row: Row, reference: Row, split: str) -> str:
     found = row.versus(reference, split)
     if not found.pairs:
         return '<td class="cell muted">–</td>'
-    bold = " best" if found.p_value < SIGNIFICANT else ""
+    few = "" if row.claimed(split) and reference.claimed(split) else FEW
+    bold = " best" if found.p_value < SIGNIFICANT and not few else ""
     return (
         f'<td class="cell{bold}"><span class="rate">{signed(found.difference)}</span> '
-        f'<span class="how">{escape(p_value(found))}, {found.pairs} pairs</span></td>'
+        f'<span class="how">{escape(p_value(found))}, {found.pairs} pairs{few}</span></td>'
     )
 
 

@@ -11,7 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from pixelvla_demo import charts, tables
-from pixelvla_demo.report import write
+from pixelvla_demo.demo import plan
+from pixelvla_demo.methods import METHODS
+from pixelvla_demo.report import render, write
 from pixelvla_demo.sources import Model, Row, read_metrics, rows
 from pixelvla_demo.strips import draw, tinted
 
@@ -34,7 +36,7 @@ def film(root: Path, name: str, prompts) -> str:
     return reel.save()
 
 
-def results(rate: float, prompts=("none",), episodes: int = 40, seed: int = 0, **facts) -> Results:
+def results(rate: float, prompts=("none",), episodes: int = 50, seed: int = 0, **facts) -> Results:
     """Episodes of two tasks in two splits that succeed at a rate."""
     rng = np.random.default_rng(seed)
     records = []
@@ -131,6 +133,35 @@ def test_best_is_bold_only_if_it_beats_every_other_model():
     assert tables.best_row(rows([strong]), SPLITS[0]) is None
     two_prompts = model("two", results(0.9, ("none", "box"), seed=3))
     assert tables.best_row(rows([weak, two_prompts]), SPLITS[0]).model is two_prompts
+
+
+def test_rows_of_few_episodes_are_marked_and_never_best(tmp_path):
+    weak, few = model("weak", results(0.2)), model("few", results(1.0, episodes=20, seed=1))
+    assert tables.best_row(rows([weak, few]), SPLITS[0]) is None
+    strong = model("strong", results(0.9, seed=2))
+    assert tables.best_row(rows([weak, few, strong]), SPLITS[0]).model is strong
+    table = tables.success_table(rows([weak, few]), SPLITS, "split")
+    assert table.count("n=40&nbsp;†") == 2
+    assert table.count("†") == 2
+    assert tables.comparison_table(rows([weak, few]), rows([weak])[0], SPLITS).count("40 pairs&nbsp;†") == 2
+    page = render([weak, few], {})
+    assert "Only 40 episodes: nothing is claimed." in page
+    assert "†: fewer than 100 episodes" in page
+    assert "nothing is claimed" not in render([weak, few, strong], {}).split("</ul>")[0]
+    assert "†" not in render([weak, strong], {})
+
+
+def test_the_demonstration_plays_the_overlay_baseline_less_often():
+    steps = plan(Path("out"), base="openvla", demonstrations=8, episodes=100, overlay_episodes=40, workers=2, seed=0)
+    found = {}
+    for step in steps:
+        if step.command[0] == "eval":
+            split, episodes = step.command[3], step.command[step.command.index("--episodes") + 1]
+            found[step.command[1], split] = int(episodes)
+    for method in METHODS:
+        quarter, half = (25, 50) if method.name != "overlay" else (10, 20)
+        assert found[f"out/{method.name}", "visual_matching"] == quarter
+        assert found[f"out/{method.name}", "unseen_objects"] == half
 
 
 def test_cells_say_rate_interval_and_number():

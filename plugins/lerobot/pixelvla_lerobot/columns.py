@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -61,11 +62,10 @@ class Columns:
 
 def cached(path: Path, dataset: Callable[[], LeRobotDataset]) -> Columns:
     """Return the columns kept in ``path``, or read them from the dataset and keep them there."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return Columns(**{item.name: stored[item.name] for item in fields(Columns)})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        columns = read(dataset())
+    damage = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+    with suppress(*damage), np.load(path, allow_pickle=False) as stored:
+        return Columns(**{item.name: stored[item.name] for item in fields(Columns)})
+    columns = read(dataset())
     with atomic_file(path) as partial, partial.open("wb") as file:
         np.savez(file, **{item.name: getattr(columns, item.name) for item in fields(Columns)})
     return columns

@@ -35,6 +35,7 @@ def lint_dataset(
         root=str(dataset), camera=camera, rule=rule, rotation=rotation, gripper_open=opened, gripper_closed=closed
     )
     source = Source.of(config)
+    source.check_actions()
     columns = source.columns
     contract = source.contract(config, short_name(source.camera_key(camera)))
     findings = lint(

@@ -84,3 +84,7 @@ class LeRobotConfig:
             raise RecipeError(f"image_size is {self.image_size}; expected a number of pixels, or nothing.")
         if self.workers < 1:
             raise RecipeError(f"workers is {self.workers}; expected at least 1.")
+        if self.prompts is not None:
+            from pixelvla_core.data.prompting import PromptMix  # needs NumPy, which listing commands does not
+
+            PromptMix(self.prompts)

@@ -5,14 +5,17 @@ Shapes: N frames of all episodes, H horizon, A action dimensions, M masks.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 
 import numpy as np
 
+from pixelvla_core.annotations.schema import MANIFEST
 from pixelvla_core.api import Prompt, Sample
 from pixelvla_core.contract import ActionContract, lint
 from pixelvla_core.errors import DataError
+from pixelvla_core.files import sha256
 from pixelvla_lerobot.config import LeRobotConfig
 from pixelvla_lerobot.frames import FrameStore, build
 from pixelvla_lerobot.images import DirectFrames, EpisodeImages
@@ -39,13 +42,13 @@ class LeRobotSamples:
         mix_of(config)
         self.source = Source.of(config)
         self.fps = float(self.source.info["fps"])
-        self.fingerprint = self.source.fingerprint
         self._camera_key = self.source.camera_key(config.camera)
         self.camera = short_name(self._camera_key)
         self._columns = self.source.columns
-        self._check_actions()
+        self.source.check_actions()
         self._contract = self._linted_contract()
         self._prompting = self._prompted(config.annotations) if config.annotations else None
+        self.fingerprint = self._fingerprint()  # now that the sidecar is known to be there
         self._images = self._frames()
         self._rows = self._used_rows()
         if self._prompting:
@@ -89,15 +92,13 @@ class LeRobotSamples:
     def _prompted(self, folder: str) -> Prompting:
         return Prompting(Path(folder), self.config, self.source, self.camera)
 
-    def _check_actions(self) -> None:
-        actions_NA = self._columns.actions_NA
-        bad = np.flatnonzero(~np.isfinite(actions_NA).all(1))
-        if len(bad):
-            raise DataError(
-                f"{len(bad)} actions of {self.source.name} are NaN or infinite, the first at "
-                f"{self._columns.place(bad[0])}: {actions_NA[bad[0]].tolist()}. Remove these episodes with "
-                "`lerobot-edit-dataset`."
-            )
+    def _fingerprint(self) -> str:
+        """Hash of what samples are made from: the dataset and, where there is one, the sidecar."""
+        data = self.source.fingerprint
+        if not self.config.annotations:
+            return data
+        manifest = sha256(Path(self.config.annotations) / MANIFEST)
+        return hashlib.sha256(f"{data} {manifest}".encode()).hexdigest()
 
     def _linted_contract(self) -> ActionContract:
         contract, columns = self.source.contract(self.config, self.camera), self._columns

@@ -7,20 +7,19 @@ was interrupted goes on where it stopped, and a finished store appears by one re
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from pixelvla_core import files
 from pixelvla_core.errors import DataError
-from pixelvla_core.files import write_text
+from pixelvla_core.files import one_at_a_time, write_text
 
 _TODO, _DONE, _CORRUPT = 0, 1, 2
 _BETWEEN_SYNCS = 64
@@ -83,7 +82,8 @@ def build(
     Raises:
         DataError: an episode cannot be read.
     """
-    with _lock(folder.with_name(folder.name + ".lock")):
+    # Only one process builds; the others wait and then find the store.
+    with one_at_a_time(folder.with_name(folder.name + ".lock")):
         found = FrameStore.open(folder)
         if found is None or (found.corrupt and not skip_corrupt):
             _Build(folder, lengths, size, read).run(workers, skip_corrupt)
@@ -183,17 +183,8 @@ def _reserve(path: Path, size: int) -> int:
         path.unlink()
         free = shutil.disk_usage(path.parent).free
         raise DataError(
-            f"The decoded frames take {size / 1e9:.1f} GB, but the disk of {path.parent} has {free / 1e9:.1f} GB left "
+            f"The decoded frames take {files.size(size)}, but the disk of {path.parent} has {files.size(free)} left "
             f"({error.strerror}). Free some space, name another folder with `cache` or PIXELVLA_CACHE, store smaller "
             "frames with `image_size`, or set frames=direct."
         ) from error
     return descriptor
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold a lock between processes, so that only one builds; the others wait and then find the store."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

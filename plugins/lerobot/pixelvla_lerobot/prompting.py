@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -102,17 +103,24 @@ def mix_of(config: LeRobotConfig) -> PromptMix:
         return PromptMix(dict.fromkeys(KINDS if config.annotations else (NONE,), 1.0))
     mix = PromptMix(config.prompts)
     if mix.uses_masks and not config.annotations:
+        asked = [mixture for mixture, weight in config.prompts.items() if weight > 0 and mixture != NONE]
         raise RecipeError(
-            f"prompts asks for {', '.join(config.prompts)}, but there are no annotations to make them from. Give "
-            "annotations, the folder of the sidecar, or train on text alone with prompts={none: 1}."
+            f"prompts asks for {', '.join(asked)}, but there are no annotations to make them from. Give annotations, "
+            "the folder of the sidecar, or train on text alone with data.options.prompts=null. (Weights that are given "
+            "are added to those of the recipe; null takes the recipe's away.)"
         )
     return mix
 
 
 def deictic(instruction: str, target: str) -> str:
-    """Point instead of naming: "pick the red cube" with target "red cube" becomes "pick this object"."""
-    article = f"the {target}"
-    return instruction.replace(article if article in instruction else target, DEICTIC, 1)
+    """Point instead of naming: "pick the red cube" with target "red cube" becomes "pick this object".
+
+    Only whole words count, in upper or lower case; their first place is taken. Without them the instruction stays.
+    """
+    if not target.strip():
+        return instruction
+    words = r"\s+".join(map(re.escape, target.split()))
+    return re.sub(rf"(?<!\w)(?:(?:the|an?)\s+)?{words}(?!\w)", DEICTIC, instruction, count=1, flags=re.IGNORECASE)
 
 
 def first_usable(row_N: np.ndarray, usable_N: np.ndarray, episode_N: np.ndarray) -> np.ndarray:

@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pixelvla_core.annotations.reader import cache_dir
 from pixelvla_core.contract import ActionContract, infer_contract
 from pixelvla_core.errors import DataError, suggest
@@ -95,6 +97,23 @@ class Source:
             f"The dataset {self.name} has no camera {camera!r}.{suggest(camera, names)} It has "
             f"{', '.join(names) or 'none'}. Set `camera` to one of these."
         )
+
+    def check_actions(self) -> None:
+        """Refuse actions from which nothing can be computed.
+
+        Raises:
+            DataError: some are NaN or infinite; names the first and all the episodes.
+        """
+        columns = self.columns
+        bad = np.flatnonzero(~np.isfinite(columns.actions_NA).all(1))
+        if len(bad):
+            episodes = np.unique(columns.episode_N[bad]).tolist()
+            more = f" and {len(episodes) - 20} more" if len(episodes) > 20 else ""
+            raise DataError(
+                f"{len(bad)} actions of {self.name} are NaN or infinite, the first at {columns.place(bad[0])}: "
+                f"{columns.actions_NA[bad[0]].tolist()}. Remove these episodes with `lerobot-edit-dataset`: "
+                f"{', '.join(map(str, episodes[:20]))}{more}."
+            )
 
     def contract(self, config: LeRobotConfig, camera: str) -> ActionContract:
         """Infer the action contract from names and data, with what the options declare.
@@ -190,9 +209,31 @@ def open_dataset(root: Path | None, repo_id: str | None, revision: str | None) -
     except ImportError as error:
         raise DataError(f"LeRobot's datasets cannot be used: {error}. Install `lerobot[dataset]`.") from error
     except Exception as error:  # LeRobot, pyarrow, datasets and the Hub raise many kinds
+        if root is not None:
+            error = _first_cause(error)
+            _check_outside(error, root)
         raise DataError(
             f"LeRobot cannot open the dataset {root or repo_id}: {type(error).__name__}: {_first_line(error)} "
             "Copy it again; if it is complete, look at it with `lerobot-dataset-viz`."
+        ) from error
+
+
+def _first_cause(error: Exception) -> Exception:
+    """What LeRobot met in the folder, before it turned to the Hub for the same."""
+    while isinstance(error.__context__, Exception):
+        error = error.__context__
+    return error
+
+
+def _check_outside(error: Exception, root: Path) -> None:
+    """Say so where not the dataset is the trouble, but the folder in which Hugging Face's library keeps its copies."""
+    if not isinstance(error, OSError) or not error.filename:
+        return
+    name = error.filename
+    if root.resolve() not in Path(name).resolve().parents:
+        raise DataError(
+            f"LeRobot copies the tables of a dataset to a cache and cannot use {name} for it: {error.strerror}. Set "
+            "HF_HOME to a folder that can be written."
         ) from error
 
 

@@ -46,7 +46,8 @@ def record(root: Path, *, videos: bool) -> Path:
             "names": ["dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"],
         },
     }
-    dataset = LeRobotDataset.create("me/cups", fps=FPS, features=features, root=root, use_videos=videos)
+    facts = {"fps": FPS, "features": features, "root": root, "use_videos": videos}
+    dataset = LeRobotDataset.create("me/cups", **facts, video_backend="pyav")
     for episode, length in enumerate(LENGTHS):
         for frame in range(length):
             opening = 0.04 if frame < 3 else 0.01

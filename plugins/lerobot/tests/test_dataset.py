@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +17,14 @@ import pytest
 from cups import FPS, HEIGHT, LENGTHS, WIDTH, image, mask
 from PIL import Image
 from pixelvla_lerobot.config import LeRobotConfig
-from pixelvla_lerobot.prompting import deictic
+from pixelvla_lerobot.prompting import deictic, mix_of
 
+from pixelvla_core.cli.main import main
 from pixelvla_core.contract import Gripper, Rotation
 from pixelvla_core.data.dataset import Dataset
 from pixelvla_core.errors import ContractError, DataError, RecipeError
 from pixelvla_core.prompts import Box, Line, Mask, Point
+from pixelvla_core.recipe import compose
 
 FRAMES = sum(LENGTHS)
 PLACES = [(episode, frame) for episode, length in enumerate(LENGTHS) for frame in range(length)]
@@ -65,6 +69,13 @@ def test_frames_read_directly_are_those_of_the_store(recorded, load, cache, kind
     stored = load(recorded[kind], image_size=32)
     for index in range(0, FRAMES, 3):
         np.testing.assert_array_equal(sample(direct, index).images["front"], sample(stored, index).images["front"])
+
+
+@pytest.mark.parametrize("frames", ["stored", "direct"])
+def test_videos_are_read_without_a_word_about_torchcodec(recorded, load, caplog, frames):
+    """Which LeRobot would try first, and report at length where the system has no FFmpeg."""
+    assert sample(load(recorded["videos"], frames=frames), 3).images["front"].shape == (HEIGHT, WIDTH, 3)
+    assert "torchcodec" not in caplog.text
 
 
 def test_a_frame_read_directly_names_its_damage(copied, load):
@@ -145,6 +156,18 @@ def test_the_fingerprint_belongs_to_the_content(recorded, load, copied):
     assert fingerprint(root) != before
 
 
+def test_other_annotations_at_the_same_place_are_other_data(recorded, load, annotate):
+    root = recorded["images"]
+    bare, folder = load(root), annotate(root)
+    options = {"annotations": str(folder), "prompts": {"none": 1.0, "box": 1.0}, "allow_missing": True}
+    first = load(root, **options)
+    assert load(root, **options).fingerprint == first.fingerprint != bare.fingerprint
+    assert first.contract().fingerprint == bare.fingerprint  # the actions' statistics are those of the data
+    shutil.rmtree(folder)
+    annotate(root, hide=((0, 0),))
+    assert load(root, **options).fingerprint not in (first.fingerprint, bare.fingerprint)
+
+
 def test_episodes_can_be_chosen(recorded, load):
     ours = load(recorded["images"], episodes=[2, 0])
     assert [ours.frame_key(index) for index in (0, 6)] == ["ep0/frame0", "ep2/frame0"]
@@ -221,6 +244,10 @@ def test_a_target_is_pointed_at_instead_of_named_as_often_as_asked(recorded, loa
         ("put the cube on the cube", "cube", "put this object on the cube"),
         ("stack cup on plate", "cup", "stack this object on plate"),
         ("open it", "drawer", "open it"),
+        ("put the cupcake beside the cup", "cup", "put the cupcake beside this object"),
+        ("Pick up a Red  Cube", "red cube", "Pick up this object"),
+        ("open the drawer", "", "open the drawer"),
+        ("pick the cup (small).", "cup (small)", "pick this object."),
     ],
 )
 def test_deictic_words(instruction, target, wanted):
@@ -248,6 +275,17 @@ def test_prompts_without_annotations_are_refused(recorded, load):
     assert load(recorded["images"], prompts={"none": 1.0, "box": 0.0})
     with pytest.raises(RecipeError, match="no annotations to make them from"):
         load(recorded["images"], prompts={"none": 1.0, "box": 1.0})
+
+
+def test_the_words_about_missing_annotations_work():
+    """Weights in an override are merged into the recipe's, so that ``prompts={none: 1}`` would not be enough."""
+    text_only = ["data.options.root=here", "data.options.annotations=null", "backbone.weights=mini"]
+    asked = compose(["mini/pixelvla"], [*text_only, "data.options.prompts={none: 1}"]).data.options
+    with pytest.raises(RecipeError, match="asks for point") as said:
+        mix_of(LeRobotConfig(**asked))
+    advice = re.search(r"data\.options\.prompts=\S+?(?=\.)", str(said.value)).group()
+    options = compose(["mini/pixelvla"], [*text_only, advice]).data.options
+    assert mix_of(LeRobotConfig(**options)).weights == {"none": 1.0}
 
 
 def test_a_target_hidden_at_first_has_no_prompt_on_the_current_frame_yet(recorded, load, annotate):
@@ -350,7 +388,7 @@ def _rewrite(root: Path, column: str, change) -> None:
     )
 
 
-def test_actions_that_are_nan_are_named(copied, load):
+def test_actions_that_are_nan_are_named(copied, load, capsys):
     def spoil(values):
         values[LENGTHS[0] + 4][2] = float("nan")
         return values
@@ -358,6 +396,22 @@ def test_actions_that_are_nan_are_named(copied, load):
     root = copied("images")
     _rewrite(root, "action", spoil)
     with pytest.raises(DataError, match=r"1 actions of images are NaN or infinite, the first at episode 1, frame 4"):
+        load(root)
+    assert main(["data", "lint", str(root)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the first at episode 1, frame 4" in said
+    assert "`lerobot-edit-dataset`: 1." in said
+
+
+def test_a_cache_that_cannot_be_used_is_not_blamed_on_the_dataset(copied, load, monkeypatch):
+    import datasets
+    import huggingface_hub
+
+    root = copied("images")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    (root.parent / "file").touch()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", root.parent / "file" / "cache")
+    with pytest.raises(DataError, match=r"cannot use .*file/cache for it: Not a directory\. Set HF_HOME"):
         load(root)
 
 
@@ -433,6 +487,7 @@ def test_suspicious_actions_are_logged(copied, load, caplog):
         ({"root": "x", "mask_probability": 1.5}, "from 0 to 1"),
         ({"root": "x", "image_size": 0}, "image_size"),
         ({"root": "x", "workers": 0}, "workers"),
+        ({"root": "x", "prompts": {"pont": 1.0}}, "Did you mean 'point'"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, words):

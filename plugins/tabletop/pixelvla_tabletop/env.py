@@ -6,7 +6,6 @@ import difflib
 from typing import Any
 
 import gymnasium as gym
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +13,7 @@ from pixelvla_core.api import UserError
 
 from . import spec
 from .model import TIMESTEP, build
+from .physics import mujoco
 from .render import FrontRenderer
 from .scene import Scene, sample_scene
 from .tasks import Judge, Outcome

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 
-import mujoco
 import numpy as np
 
 from .furniture import DRAWER_TRAVEL, FRONT_X, HANDLE_X
 from .objects import COLOURS, Part
+from .physics import mujoco
 from .scene import Item, Look, Scene
 from .spec import CAMERA, FINGER_TRAVEL, WORKSPACE_HIGH, WORKSPACE_LOW
 from .textures import SIZE, texture

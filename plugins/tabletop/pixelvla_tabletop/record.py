@@ -13,7 +13,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelvla_core.api import UserError
+from pixelvla_core.api import UserError, orderly_termination, serve_parent
+from pixelvla_core.files import locked
 
 from . import spec
 from .demonstrate import Demonstration, Job, demonstrate
@@ -61,13 +62,14 @@ def record(
     seed and the next task in turn, and one that fails is left out.
 
     Args:
-        out: the dataset's folder, which must not exist; the masks go to ``OUT.masks.jsonl`` beside it.
+        out: the dataset's folder; the masks go to ``OUT.masks.jsonl`` beside it. Neither may exist.
         episodes: how many to keep.
         noise: how strongly the execution is disturbed, see `demonstrate.disturbed`; 0.3 is a good value.
         progress: called now and then with the episodes and frames kept and the episodes left out.
 
     Raises:
-        UserError: the folder exists, or an argument makes no sense.
+        UserError: the folder or the masks' file exists, another process records into it, or an argument makes no
+            sense.
     """
     out = Path(out)
     _check(out, episodes, workers, noise)
@@ -75,7 +77,12 @@ def record(
         Job(task, split, axis, seed + index, image_size, noise) for index, task in enumerate(itertools.cycle(tasks))
     )
     frames = failed = kept = 0
-    with _staged(out) as staged, closing(_played(jobs, workers)) as played, _writing(staged, image_size) as add:
+    with (
+        orderly_termination(),
+        _staged(out) as staged,
+        closing(_played(jobs, workers)) as played,
+        _writing(staged, image_size) as add,
+    ):
         for demonstration in played:
             if not demonstration.success:
                 failed += 1
@@ -174,7 +181,7 @@ def _played(jobs: Iterable[Job], workers: int) -> Generator[Demonstration]:
     """Play the jobs in worker processes and yield the results in order, never more than a few ahead."""
     jobs = iter(jobs)
     # Not fork: the parent may hold an OpenGL context or threads, which a fork would copy half-alive.
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=serve_parent)
     try:
         ahead: deque[Future[Demonstration]] = deque(
             pool.submit(demonstrate, job) for job in itertools.islice(jobs, 4 * workers)
@@ -188,16 +195,34 @@ def _played(jobs: Iterable[Job], workers: int) -> Generator[Demonstration]:
 
 @contextmanager
 def _staged(out: Path) -> Iterator[Path]:
-    """Give a folder beside ``out`` to write into; it and its masks get their names only when all went well."""
-    staged = out.with_name(out.name + ".part")
-    _remove(staged)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield staged
-        _masks_path(staged).replace(_masks_path(out))
-        staged.rename(out)
-    finally:
+    """Give a folder to write into; it and its masks move to ``out`` and beside it only when all went well.
+
+    It lies in ``.NAME.recording`` beside ``out``, which belongs to one recording at a time. What a killed one left
+    there is removed by the next one to ``out``.
+    """
+    workshop = out.with_name(f".{out.name}.recording")
+    with _alone(out, workshop):
+        _check_free(out)  # another recording may have finished since
+        staged = workshop / "dataset"
         _remove(staged)
+        try:
+            yield staged
+            _masks_path(staged).replace(_masks_path(out))
+            staged.rename(out)
+        finally:
+            shutil.rmtree(workshop, ignore_errors=True)
+
+
+@contextmanager
+def _alone(out: Path, workshop: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(workshop))
+        except UserError:
+            raise UserError(
+                f"Another process is recording into {out}. Wait until it ends or stop it, or choose another folder."
+            ) from None
+        yield
 
 
 def _remove(staged: Path) -> None:
@@ -209,9 +234,17 @@ def _masks_path(folder: Path) -> Path:
     return folder.with_name(folder.name + ".masks.jsonl")
 
 
+def _check_free(out: Path) -> None:
+    for path in (out, _masks_path(out)):
+        if path.exists():
+            raise UserError(
+                f"{path} exists already. A recording writes a new folder and its masks; choose another name or "
+                "remove it."
+            )
+
+
 def _check(out: Path, episodes: int, workers: int, noise: float) -> None:
-    if out.exists():
-        raise UserError(f"{out} exists already. A recording starts a new folder; choose another one or remove it.")
+    _check_free(out)
     if episodes < 1 or workers < 1 or not 0 <= noise <= 1:
         raise UserError(
             f"episodes={episodes}, workers={workers}, noise={noise} were given; expected at least one episode "

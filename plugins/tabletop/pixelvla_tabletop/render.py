@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 
-import mujoco
 import numpy as np
-from mujoco.gl_context import GLContext
 from numpy.typing import NDArray
 
 from pixelvla_core.api import UserError
 
+from .physics import GLContext, mujoco
 from .spec import CAMERA
 
 _contexts: dict[int, GLContext] = {}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from .physics import mujoco
 from .scene import Scene
 
 #: Metres the target must have risen, and for how many steps in a row.

@@ -1,6 +1,12 @@
 """Recordings are LeRobot datasets, the same however many workers made them, with masks that fit, or nothing at all."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -86,12 +92,106 @@ def test_a_recording_that_is_broken_off_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def _processes(group: int) -> set[int]:
+    """Those of a process group that have not ended."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, member = path.read_text().rsplit(")", 1)[1].split()[:3]
+            if int(member) == group and state != "Z":
+                found.add(int(path.parent.name))
+    return found
+
+
+def _wait(holds, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "nothing happens"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "to_all"), [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGINT, True)]
+)
+def test_a_recording_that_is_killed_leaves_no_process_and_no_dataset(number, to_all, tmp_path):
+    """Ctrl-C on a terminal goes to every process."""
+    code = "import sys; from pixelvla_core.cli.main import main; sys.exit(main())"
+    options = ["record", str(tmp_path / "set"), "--episodes", "500", "--image-size", "64", "--task", "close_drawer"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *options], stdout=log, stderr=log, start_new_session=True
+        )
+    masks = tmp_path / ".set.recording" / "dataset.masks.jsonl"
+    try:
+        _wait(lambda: process.poll() is not None or (masks.exists() and masks.stat().st_size))
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        (os.killpg if to_all else os.kill)(process.pid, number)
+        assert process.wait(60) == {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+        _wait(lambda: not _processes(process.pid), 20)
+    finally:
+        for left_over in _processes(process.pid):
+            os.kill(left_over, signal.SIGKILL)
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    left = {path.name for path in tmp_path.iterdir()} - {"log"}
+    assert left == ({".set.recording"} if number == signal.SIGKILL else set())
+
+
 def test_a_folder_that_exists_is_left_alone(tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "precious").touch()
     with pytest.raises(UserError, match="exists already"):
         record(tmp_path / "set", 1)
     assert (tmp_path / "set" / "precious").exists()
+
+
+def test_a_renderer_that_does_not_exist_is_the_users_error(tmp_path):
+    code = "import sys; from pixelvla_core.cli.main import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "record", str(tmp_path / "set"), "--episodes", "1"],
+        env={**os.environ, "MUJOCO_GL": "nonsense"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "MUJOCO_GL=nonsense" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_masks_that_exist_are_left_alone(tmp_path):
+    masks = tmp_path / "set.masks.jsonl"
+    masks.write_text("precious")
+    with pytest.raises(UserError, match=r"set\.masks\.jsonl exists already"):
+        record(tmp_path / "set", 1)
+    assert masks.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [masks]
+
+
+def test_only_what_recordings_left_is_removed(tmp_path):
+    mine, masks, left = tmp_path / "set.part", tmp_path / "set.part.masks.jsonl", tmp_path / ".set.recording"
+    for folder in (mine, left / "dataset"):
+        folder.mkdir(parents=True)
+        (folder / "file").touch()
+    masks.write_text("precious")
+    record(tmp_path / "set", 1, ("close_drawer",), image_size=SIZE, workers=1)
+    assert (mine / "file").exists()
+    assert masks.read_text() == "precious"
+    assert not left.exists()
+
+
+def test_a_folder_that_another_process_records_into_is_refused(tmp_path):
+    left = tmp_path / ".set.recording" / "dataset"
+    left.mkdir(parents=True)
+    code = (
+        "import sys, time; from pathlib import Path; from pixelvla_core.files import locked\n"
+        "with locked(Path(sys.argv[1])): print(flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(left.parent)], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(UserError, match="Another process is recording into"):
+            record(tmp_path / "set", 1, ("close_drawer",), image_size=SIZE, workers=1)
+        other.kill()
+    assert left.exists()
 
 
 def test_the_command_says_what_it_did(tmp_path):
