@@ -14,11 +14,18 @@ class ActionSpec:
         horizon: Number of future steps H that the base predicts at once.
         dim: Number of values A in one step.
         normalized: The base works on actions in [-1, 1]; the action contract maps them to physical units and back.
+        max_dim: The widest action that the base takes, if it pads narrower ones itself as pi0 does; None: ``dim`` only.
     """
 
     horizon: int
     dim: int
     normalized: bool = True
+    max_dim: int | None = None
+
+    @property
+    def widest(self) -> int:
+        """Values in one step of the base's own prediction."""
+        return self.dim if self.max_dim is None else self.max_dim
 
 
 @dataclass(frozen=True, kw_only=True)

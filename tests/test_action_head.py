@@ -158,6 +158,18 @@ def test_the_native_head_refuses_what_the_base_cannot_give():
         NativeHead(NativeHeadConfig(), spec, horizon=1, dim=14)
 
 
+def test_the_native_head_keeps_the_datas_dimensions_of_a_base_that_pads():
+    subject = third_party(True)
+    padding = replace(subject.spec, action=replace(subject.spec.action, max_dim=7, dim=5))
+    prefix, batch = subject.prefix(), targets(subject)
+    for given, kept in ((3, 3), (0, 5), (7, 7)):
+        native = NativeHead(NativeHeadConfig(), padding, dim=given)
+        actions = native.act(subject.adapter, prefix, batch)
+        assert torch.equal(actions, subject.adapter.native_actions(prefix, batch)[..., :kept])
+    with pytest.raises(UserError, match="7 values a step at most, the data has 8"):
+        NativeHead(NativeHeadConfig(), padding, dim=8)
+
+
 @pytest.mark.parametrize(("options", "words"), [({"width": -5}, "width is -5"), ({"blocks": -1}, "blocks is -1")])
 def test_options_out_of_range_are_refused_before_anything_is_built(options, words):
     with pytest.raises(RecipeError, match=words):

@@ -298,3 +298,10 @@ def test_the_document_lists_every_field():
 def test_joint_actions_have_no_rotation():
     made = infer_contract(random_actions(7), names=[f"joint_{i}" for i in range(7)], fps=5, camera="front")
     assert (made.rotation, made.gripper, made.mask) == (None, None, (True,) * 7)
+
+
+def test_the_rule_of_a_bases_own_statistics_is_kept():
+    entry = {name: [float(i)] * 7 for i, name in enumerate(("min", "q01", "mean", "std", "q99", "max"))}
+    given = {"fps": 5.0, "camera": "front"}
+    assert ActionContract.from_norm_stats({"a": {"action": entry}}, **given).rule == "q99"
+    assert ActionContract.from_norm_stats({"a": {"action": {**entry, "rule": "mean_std"}}}, **given).rule == "mean_std"

@@ -135,8 +135,8 @@ def test_a_lone_name_is_short_for_a_part_at_every_place(made):
 
 def test_naming_another_part_drops_the_options_of_the_one_beneath(made, layers):
     write(layers, "flowing", "head: {name: native, options: {depth: 9}}\n")
-    assert made("whole", "flowing").head.options == {"depth": 9, "colour": "red"}
-    assert made("whole", "flowing", "head.options.depth=4").head.options["depth"] == 4
+    assert made("whole", "flowing", "run=[]").head.options == {"depth": 9, "colour": "red"}
+    assert made("whole", "flowing", "run=[]", "head.options.depth=4").head.options["depth"] == 4
     assert made("whole", "flowing", "head=l1").head.options == {"width": 3}
 
 
@@ -225,6 +225,7 @@ def test_an_unknown_layer_says_the_nearest_and_where_it_was_searched(made, layer
         ("run=[cat,peu]", "run names the stage 'peu', which no layer defines. Did you mean 'pue'? Defined: cat, pue."),
         ("head=flow", "The head 'flow' needs flow from the backbone, but 'acme' provides hidden, native."),
         ("head=null", "stages.cat.train lists 'head', which is empty here; name a head."),
+        ("head=native", "stages.cat.train lists 'head', which is empty here; the head 'native' is the base's own"),
         ("splice=before", "splice is 'before'; expected one of after_image, in_text."),
         ("action.horizon=0", "action.horizon is 0; expected at least 1."),
         ("lora.dropout=1", "lora.dropout is 1.0; expected 0 <= dropout < 1."),

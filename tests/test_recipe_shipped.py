@@ -93,7 +93,7 @@ NEUTRAL = [name for name in NAMES if not any(layer.name.startswith("backbone/") 
 @pytest.mark.parametrize("name", NEUTRAL)
 def test_every_other_layer_fits_a_backbone_of_somebody_elses(name):
     head = [] if any(layer.name.startswith("head/") for layer in expand(name, DIRS)) else ["head/l1"]
-    needs = ["encoder/pixelvla"] if name == "stage/libero" or name == "stage/two_stage" else []
+    needs = ["encoder/pixelvla"] if name in ("stage/libero", "stage/two_stage", "stage/pue") else []
     recipe = compose([*needs, *head, name], ["backbone=third_party", *given(name)])
     assert recipe.backbone.name == "third_party"
 
@@ -164,7 +164,7 @@ def test_every_command_in_the_documentation_composes(command, tmp_path):
 
 def test_every_recipe_that_the_documentation_names_exists_and_every_shipped_one_is_named():
     folders = {name.split("/")[0] for name in NAMES if "/" in name}
-    named = set(re.findall(rf"`((?:{'|'.join(sorted(folders))})/\w+|\w+_openvla)`", TEXT))
+    named = set(re.findall(rf"`((?:{'|'.join(sorted(folders))})/\w+|\w+_(?:openvla|pi0))`", TEXT))
     assert named - {"backbone/openvla"} <= set(NAMES)
     assert set(NAMES) <= named
 

@@ -301,3 +301,19 @@ def test_ddp_and_fsdp_train_both_stages_alike_and_resume(tmp_path: Path) -> None
         found.append(delta(out / "checkpoints" / "last"))
     for name, tensor in found[0].items():
         torch.testing.assert_close(found[1][name], tensor, atol=1e-4, rtol=1e-2)
+
+
+def test_gradient_checkpointing_is_switched_on_in_both_ways_that_bases_offer() -> None:
+    asked = []
+
+    class Choosing(torch.nn.Module):
+        def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs=None) -> None:
+            asked.append(gradient_checkpointing_kwargs)
+
+    class Plain(torch.nn.Module):
+        def gradient_checkpointing_enable(self) -> None:
+            asked.append("plain")
+
+    for base in (Choosing(), Plain()):
+        checkpoint_gradients(torch.nn.Sequential(base))
+    assert asked == [{"use_reentrant": False}, "plain"]

@@ -194,7 +194,7 @@ class ActionContract:
         """Build a contract around a base's own statistics (an OpenVLA ``dataset_statistics.json``).
 
         Args:
-            norm_stats: dataset name -> entry.
+            norm_stats: dataset name -> entry; one with a "rule" was scaled by it, others by q99 as OpenVLA's.
             key: which dataset; None if there is only one.
             facts: the remaining fields (``fps``, ``camera``, ...), which such a file does not hold.
         """
@@ -202,6 +202,8 @@ class ActionContract:
         statistics = Statistics.from_json(entry)
         mask = tuple(entry.get("mask", [True] * statistics.dim))
         names = facts.pop("names", tuple(f"action_{index}" for index in range(statistics.dim)))
+        if "rule" in entry:
+            facts.setdefault("rule", entry["rule"])
         return cls(names=names, statistics=statistics, mask=mask, **{"dataset": key, **facts})
 
     def to_json(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ class NativeHead(nn.Module):
 
     Attributes:
         horizon: The base's own horizon, whatever the recipe says.
+        dim: Values of a step that are kept: the data's, where the base pads.
         requires: What the backbone must provide.
     """
 
@@ -29,12 +30,17 @@ class NativeHead(nn.Module):
                 f"The head 'native' needs a backbone that provides 'native'; this one provides "
                 f"{sorted(spec.provides)}. Choose another head, such as 'l1'."
             )
-        if dim and dim != spec.action.dim:
-            raise UserError(
-                f"The base predicts {spec.action.dim} values a step, the data has {dim}. The head 'native' cannot "
-                "change that; choose data of the same dimension, or the head 'l1'."
-            )
         self.horizon = spec.action.horizon
+        self.dim = dim or spec.action.dim
+        self._check_dim(spec)
+
+    def _check_dim(self, spec: BackboneSpec) -> None:
+        padded = spec.action.max_dim is not None
+        if self.dim > spec.action.widest or not (padded or self.dim == spec.action.dim):
+            raise UserError(
+                f"The base predicts {spec.action.widest} values a step{' at most' if padded else ''}, the data has "
+                f"{self.dim}. The head 'native' cannot change that; choose data that fits, or the head 'l1'."
+            )
 
     def loss(self, backbone: NativeBackbone, prefix: Prefix, batch: Batch, past: Past | None = None) -> Tensor:
         """The base's own training objective, a scalar. It reads the whole prefix, so it takes no ``past``."""
@@ -44,4 +50,4 @@ class NativeHead(nn.Module):
 
     def act(self, backbone: NativeBackbone, prefix: Prefix, batch: Batch) -> Tensor:
         """The base's own prediction, normalised, float[B, H, A]."""
-        return backbone.native_actions(prefix, batch)
+        return backbone.native_actions(prefix, batch)[..., : self.dim]

@@ -252,13 +252,16 @@ class Recipe:
         present = {
             "pixel": self.pixel_encoder is not None and stage.prompts,
             "prompt": self.prompt_encoder is not None and stage.prompts,
-            "head": self.head is not None,
+            "head": self.head is not None and self.head.name != "native",
             "lora": self.lora.rank > 0,
         }
         remedy = {
             "pixel": "name a pixel_encoder and set prompts: true",
             "prompt": "name a prompt_encoder and set prompts: true",
-            "head": "name a head",
+            "head": "name a head"
+            if self.head is None
+            else "the head 'native' is the base's own and has no parameters. Leave 'head' out of train, and a stage "
+            "that trains nothing else, as cat, out of run; or take another head, such as head/l1",
             "lora": "set lora.rank above 0",
         }
         for group in stage.train:

@@ -52,7 +52,7 @@ class NativeBackbone(BackboneAdapter, Protocol):
         ...
 
     def native_actions(self, prefix: Prefix, batch: Batch) -> Tensor:
-        """The base's own prediction as normalised actions, float[B, spec.action.horizon, A]."""
+        """The base's own prediction as normalised actions, float[B, spec.action.horizon, spec.action.widest]."""
         ...
 
 

@@ -104,21 +104,33 @@ def one_by_one(subject: Subject) -> str:
 
 
 def native(subject: Subject) -> str:
-    """The base's own loss is a finite scalar, its actions [B, H, A], in a batch as one by one."""
+    """The base's own loss is a finite scalar, its actions [B, H, A], in a batch as one by one.
+
+    A base with a flow samples its actions from noise; there the same noise is asked for, and ``flow`` compares rows.
+    """
     if "native" not in subject.spec.provides:
         return "not provided"
     adapter: Any = subject.adapter
     batch, prefix = _with_actions(subject)
     loss = adapter.native_loss(prefix, batch)
     expect(loss.ndim == 0 and torch.isfinite(loss), f"native_loss returned {loss}; expected a finite scalar")
-    found = adapter.native_actions(prefix, batch)
+    found = _seeded_actions(adapter, prefix, batch)
     expect(tuple(found.shape) == _chunks(subject), f"native_actions has shape {tuple(found.shape)}")
+    if "flow" in subject.spec.provides:
+        return expect_close(_seeded_actions(adapter, prefix, batch), found, "native actions, twice from one seed")
     alone = [adapter.native_actions(subject.prefix([s]), subject.batch([s])) for s in subject.samples]
     return expect_close(found, torch.cat(alone), "native actions in a batch, and one by one")
 
 
+def _seeded_actions(adapter: Any, prefix: Prefix, batch: Batch) -> Tensor:
+    """The base's own actions, torch's generators being at one state."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return adapter.native_actions(prefix, batch)
+
+
 def flow(subject: Subject) -> str:
-    """The flow's loss is [B, H, A], its samples too, and tokens that are not valid change neither."""
+    """The flow's loss is [B, H, A], its samples too; tokens that are not valid change neither, nor do other rows."""
     if "flow" not in subject.spec.provides:
         return "not provided"
     adapter: Any = subject.adapter
@@ -136,12 +148,17 @@ def flow(subject: Subject) -> str:
         wanted = run(base)
         expect(wanted.shape == noise_BHA.shape, f"the flow gives shape {tuple(wanted.shape)}")
         details.append(expect_close(run(grown), wanted, "the flow with and without tokens that are not valid"))
+    rows = [
+        adapter.flow_sample(subject.prefix([sample]), subject.batch([sample]), noise_BHA[i : i + 1], 2)
+        for i, sample in enumerate(subject.samples)
+    ]
+    details.append(expect_close(wanted, torch.cat(rows), "samples of the flow in a batch, and one by one"))
     return max(details)
 
 
 def _chunks(subject: Subject) -> tuple[int, int, int]:
     """The shape of the base's own actions for all samples."""
-    return len(subject.samples), subject.spec.action.horizon, subject.spec.action.dim
+    return len(subject.samples), subject.spec.action.horizon, subject.spec.action.widest
 
 
 def _with_actions(subject: Subject) -> tuple[Batch, Prefix]:

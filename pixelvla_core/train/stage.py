@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, cast
 
@@ -78,7 +79,9 @@ def checkpoint_gradients(module: nn.Module) -> None:
     for part in module.modules():
         enable = getattr(part, "gradient_checkpointing_enable", None)
         if callable(enable):
-            enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            asked = {"gradient_checkpointing_kwargs": {"use_reentrant": False}}
+            # transformers offers two ways to recompute; LeRobot has the one that is meant here, and no choice.
+            enable(**(asked if asked.keys() & inspect.signature(enable).parameters.keys() else {}))
             return
     raise UserError(
         "The stage sets grad_checkpointing, but this backbone's module offers no gradient_checkpointing_enable(). "

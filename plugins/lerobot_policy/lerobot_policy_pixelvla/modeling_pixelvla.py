@@ -1,0 +1,157 @@
+"""A pixelvla checkpoint as a policy of LeRobot.
+
+Shapes: B batch, H horizon, A action dim.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lerobot.configs import PreTrainedConfig
+from lerobot.policies.pretrained import PreTrainedPolicy
+from torch import Tensor
+
+from pixelvla_core import checkpoint
+from pixelvla_core.api import UserError
+from pixelvla_core.contract import ActionContract
+from pixelvla_core.model import freeze
+from pixelvla_core.plugins import PluginManager
+from pixelvla_core.recipe.schema import BASE_GROUPS
+
+from .configuration_pixelvla import PixelVLAConfig
+from .observation import to_samples
+
+FOLDER = "pixelvla"
+"""Where in a policy's folder the checkpoint lies."""
+
+
+class PixelVLAPolicy(PreTrainedPolicy):
+    """Everything that a checkpoint of pixelvla holds, whatever its base.
+
+    Args:
+        config: Names the checkpoint.
+        dataset_meta: LeRobot's metadata; gives the action contract if the checkpoint has none yet.
+
+    Raises:
+        UserError: no checkpoint is named, or its chunk is another one.
+    """
+
+    config_class = PixelVLAConfig
+    name = "pixelvla"
+
+    def __init__(self, config: PixelVLAConfig, dataset_meta: Any = None, **_: Any) -> None:
+        super().__init__(config)
+        if config.checkpoint is None:
+            raise UserError(
+                "The policy pixelvla needs a checkpoint: give --policy.checkpoint=FOLDER, which `pixelvla wrap` or "
+                "`pixelvla train` wrote."
+            )
+        loaded = checkpoint.load(config.checkpoint)
+        self.model, self._recipe, self._trained = loaded.model, loaded.recipe, loaded.manifest.trained
+        self._check_chunk()
+        if self.model.contract is None and dataset_meta is not None:
+            self.model.contract = contract_of(dataset_meta, self.model.camera)
+        if config.train_groups:
+            freeze.apply(self.model, config.train_groups)
+        self.reset()
+
+    def _check_chunk(self) -> None:
+        horizon = self.model.head.horizon
+        if horizon != self.config.chunk_size:
+            raise UserError(
+                f"The checkpoint {self.config.checkpoint} predicts chunks of {horizon} actions, the policy's config "
+                f"says {self.config.chunk_size}. Set --policy.chunk_size={horizon}."
+            )
+
+    def reset(self) -> None:
+        """Forget the rest of the last chunk; called at the beginning of an episode."""
+        self._queue: deque[Tensor] = deque(maxlen=self.config.n_action_steps)
+
+    def get_optim_params(self) -> Any:
+        """What learns: the groups of the config."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def forward(self, batch: Mapping[str, Any], reduction: str = "mean") -> tuple[Tensor, dict]:
+        """The training loss of the checkpoint's head.
+
+        Args:
+            reduction: "mean" for a scalar, "none" for one loss per sample, float[B] (one pass each).
+        """
+        samples = to_samples(batch, self.model.backbone.spec.cameras)
+        if reduction == "none":
+            rows = torch.stack([self._loss([sample]) for sample in samples])
+            return rows, {"loss": rows.mean().item()}
+        loss = self._loss(samples)
+        return loss, {"loss": loss.item()}
+
+    def _loss(self, samples: list) -> Tensor:
+        return self.model.loss(self.model.collate(samples, train=True).to(self.model.device))
+
+    @torch.no_grad()
+    def predict_action_chunk(self, batch: Mapping[str, Any], **_: Any) -> Tensor:
+        """A chunk in the data's units (normalised, if there is no action contract), float[B, H, A]."""
+        self.eval()
+        observation = {name: value for name, value in batch.items() if not name.startswith("action")}
+        samples = to_samples(observation, self.model.backbone.spec.cameras)
+        actions_BHA = self.model.predict(self.model.collate(samples, train=False).to(self.model.device))
+        contract = self.model.contract
+        return actions_BHA if contract is None else contract.unnormalize(actions_BHA.float())
+
+    @torch.no_grad()
+    def select_action(self, batch: Mapping[str, Any], **_: Any) -> Tensor:
+        """The next action of the running chunk, float[B, A]; looks again when `n_action_steps` are used up."""
+        if not self._queue:
+            self._queue.extend(self.predict_action_chunk(batch)[:, : self.config.n_action_steps].transpose(0, 1))
+        return self._queue.popleft()
+
+    def _save_pretrained(self, save_directory: Path, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Write LeRobot's config.json, and the checkpoint in a folder beside it."""
+        given = self.config.checkpoint
+        self.config.checkpoint = FOLDER
+        try:
+            self.config._save_pretrained(save_directory)
+        finally:
+            self.config.checkpoint = given
+        registry = PluginManager.load().registry
+        state = state_dict and {name.removeprefix("model."): value for name, value in state_dict.items()}
+        trained = sorted({*self._trained, *self.config.train_groups} & set(BASE_GROUPS))
+        header = checkpoint.describe(self.model, self._recipe, registry)
+        checkpoint.save(save_directory / FOLDER, self.model, self._recipe, header, trained=trained, state=state)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_name_or_path: str | Path,
+        *,
+        config: PreTrainedConfig | None = None,
+        revision: str | None = None,
+        **given: Any,
+    ) -> PixelVLAPolicy:
+        """Load what `save_pretrained` wrote, from a folder or the hub, in eval mode; strictly, as all checkpoints.
+
+        Raises:
+            CheckpointError: something is missing, damaged or does not fit.
+        """
+        folder = Path(pretrained_name_or_path)
+        if not folder.is_dir():
+            from huggingface_hub import snapshot_download
+
+            folder = Path(snapshot_download(str(pretrained_name_or_path), revision=revision))
+        found: Any = PreTrainedConfig.from_pretrained(folder) if config is None else config
+        found.checkpoint = str(folder / FOLDER)
+        policy = cls(found, dataset_meta=given.get("dataset_meta"))
+        return policy.to(found.device).eval()
+
+
+def contract_of(meta: Any, camera: str) -> ActionContract:
+    """An action contract around a LeRobot dataset's own statistics, its conventions unknown.
+
+    Raises:
+        ContractError: the statistics lack quantiles.
+    """
+    entry = {name: torch.as_tensor(value).flatten().tolist() for name, value in meta.stats["action"].items()}
+    return ActionContract.from_norm_stats({meta.repo_id: {"action": entry}}, fps=float(meta.fps), camera=camera)

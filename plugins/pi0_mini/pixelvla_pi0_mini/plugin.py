@@ -1,0 +1,21 @@
+"""What this distribution offers to pixelvla: the weights of pi0-mini, under the name ``mini``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pixelvla_core.api import Weights, hookimpl
+
+FOLDER = Path(__file__).parent / "weights"
+
+
+@hookimpl
+def pixelvla_weights() -> list[Weights]:
+    return [
+        Weights(
+            backbone="pi0",
+            name="mini",
+            folder=FOLDER,
+            summary="pi0-mini, a small base model of LeRobot's own classes",
+        )
+    ]

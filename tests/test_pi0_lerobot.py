@@ -1,0 +1,226 @@
+"""pixelvla as a policy of LeRobot, made and run by LeRobot's own functions, on pi0 and on a base that is none."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).with_name("standins")))
+import tiny_pi0
+from lerobot.configs import PreTrainedConfig
+from lerobot.policies import make_policy, make_pre_post_processors
+from lerobot.policies.factory import get_policy_class, make_policy_config
+from lerobot.utils.import_utils import register_third_party_plugins
+from lerobot_policy_pixelvla.export import export
+from lerobot_policy_pixelvla.observation import to_observation, to_samples
+from pixelvla_third_party.adapter import build as build_third_party
+from pixelvla_third_party.config import ThirdPartyConfig
+
+from pixelvla_core.errors import DataError, UserError
+from pixelvla_core.prompts import Box, Line, Mask, Point
+from pixelvla_core.wrap import wrap
+
+HORIZON, DIM = tiny_pi0.HORIZON, tiny_pi0.DIM
+OBSERVATION = "observation."
+REGION = np.zeros((48, 64), bool)
+REGION[10:30, 20:40] = True
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    register_third_party_plugins()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def wrapped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A checkpoint around each base: pi0 with its own head, the third party's with the L1 head."""
+    folder = tmp_path_factory.mktemp("lerobot")
+    tiny_pi0.write(folder / "pi0_base")
+    build_third_party(ThirdPartyConfig(), weights=None).save_base(folder / "third_party_base")
+    parts = {"pi0": ["head/native"], "third_party": ["head/l1", f"action.horizon={HORIZON}"]}
+    for base, layers in parts.items():
+        wrap(base, str(folder / f"{base}_base"), folder / base, ["encoder/pixelvla", *layers, "lora.rank=2"])
+    return {base: folder / base for base in parts} | {"pi0_base": folder / "pi0_base"}
+
+
+def metadata(names: bool = True) -> SimpleNamespace:
+    """What LeRobot knows of a dataset: features, statistics, frame rate."""
+    values = np.linspace(0.0, 1.0, DIM)
+    stats = {name: values + i for i, name in enumerate(("min", "q01", "mean", "std", "q99", "max"))}
+    features = {
+        "observation.images.front": {"dtype": "video", "shape": (48, 64, 3), "names": ["height", "width", "channels"]},
+        "observation.state": {"dtype": "float32", "shape": (8,), "names": None},
+        "action": {"dtype": "float32", "shape": (DIM,), "names": [f"a{i}" for i in range(DIM)]},
+    }
+    return SimpleNamespace(features=features, stats={"action": stats}, fps=5, repo_id="me/cups")
+
+
+def make(checkpoint: Path, **changes):
+    """By LeRobot's factory, as ``lerobot-train --policy.type=pixelvla`` does."""
+    config = make_policy_config(
+        "pixelvla", checkpoint=str(checkpoint), chunk_size=HORIZON, n_action_steps=2, device="cpu", **changes
+    )
+    return make_policy(config, ds_meta=metadata())
+
+
+def batch(count: int = 3) -> dict:
+    """What LeRobot's data loader hands out."""
+    samples = tiny_pi0.samples(count)
+    found = tiny_pi0.lerobot_batch(samples)
+    pad = torch.zeros(count, HORIZON, dtype=torch.bool)
+    return {**found, "action_is_pad": pad, "task": [sample.instruction for sample in samples]}
+
+
+def seen(given: dict) -> dict:
+    return {name: value for name, value in given.items() if not name.startswith("action")}
+
+
+def test_lerobot_finds_the_policy_by_its_conventions():
+    assert "pixelvla" in PreTrainedConfig.get_known_choices()
+    assert get_policy_class("pixelvla").__name__ == "PixelVLAPolicy"
+
+
+def test_without_prompts_it_is_lerobots_pi0_to_the_last_bit(wrapped):
+    policy, stock, given = make(wrapped["pi0"]), tiny_pi0.stock(wrapped["pi0_base"]), batch()
+    policy.model.contract = None  # LeRobot's own processors normalise around its policy
+    stock.requires_grad_(False)
+    policy.eval()
+    torch.manual_seed(3)
+    wanted, _ = stock.forward(given)
+    torch.manual_seed(3)
+    assert torch.equal(policy.forward(given)[0], wanted)
+    torch.manual_seed(3)
+    wanted = stock.predict_action_chunk(given)
+    torch.manual_seed(3)
+    assert torch.equal(policy.predict_action_chunk(seen(given)), wanted)
+
+
+@pytest.mark.parametrize("base", ["pi0", "third_party"])
+def test_it_learns_saves_and_loads_by_lerobots_functions(base, wrapped, tmp_path):
+    policy, given = make(wrapped[base], optimizer_lr=1e-2), batch()
+    given |= {name: torch.stack([value] * 3) for name, value in to_observation({"front": [Point(0.3, 0.4)]}).items()}
+    given |= {"observation.masks.front": torch.from_numpy(np.stack([REGION[None]] * 3))}
+    policy.train()
+    optimizer = policy.config.get_optimizer_preset().build(policy.get_optim_params())
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    for _ in range(2):
+        loss, logged = policy.forward(given)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert logged["loss"] == pytest.approx(loss.item())
+    changed = {name for name, value in policy.state_dict().items() if not torch.equal(value, before[name])}
+    parts = {name.split(".")[1] for name in changed if ".lora_" not in name}
+    assert parts == {"pixel_encoder", "prompt_encoder"}
+    assert any(".lora_" in name for name in changed)
+
+    policy.save_pretrained(tmp_path / "saved")
+    config = PreTrainedConfig.from_pretrained(tmp_path / "saved")
+    config.pretrained_path = tmp_path / "saved"
+    again = make_policy(config, ds_meta=metadata())
+    assert type(again) is type(policy)
+    assert all(torch.equal(value, policy.state_dict()[name]) for name, value in again.state_dict().items())
+    assert again.model.contract == policy.model.contract
+    torch.manual_seed(3)
+    wanted = policy.predict_action_chunk(seen(given))
+    torch.manual_seed(3)
+    assert torch.equal(again.predict_action_chunk(seen(given)), wanted)
+
+
+def test_prompts_and_masks_travel_as_observation_keys(wrapped):
+    policy, given = make(wrapped["pi0"]), seen(batch(1))
+    kinds = (
+        Point(0.3, 0.4),
+        Point(0.3, 0.4, False),
+        Box(0.2, 0.2, 0.6, 0.7),
+        Line(((0.1, 0.2), (0.5, 0.5))),
+        Mask(REGION),
+    )
+    marks = [{}, *(to_observation({"front": [kind]}) for kind in kinds), to_observation({}, {"front": REGION[None]})]
+    chunks = []
+    for mark in marks:
+        torch.manual_seed(3)
+        chunks.append(policy.predict_action_chunk({**given, **mark}))
+    for i, chunk in enumerate(chunks):
+        assert not any(torch.equal(chunk, other) for other in chunks[i + 1 :])
+
+
+def test_what_was_marked_comes_back_from_the_keys():
+    short, long = Line(((0.1, 0.2), (0.5, 0.5))), Line(((0.0, 0.0), (0.25, 0.5), (1.0, 0.75)))
+    marks = (Point(0.25, 0.5), Point(0.5, 0.25, False), Box(0.25, 0.25, 0.5, 0.75), short, long, Mask(REGION))
+    given = {**seen(batch(1)), **to_observation({"front": marks}, {"front": REGION[None]})}
+    (sample,) = to_samples(given, ["front"])
+    found = sample.prompts["front"]
+    assert found[:3] == marks[:3]
+    for line, wanted in zip(found[3:5], (short, long), strict=True):
+        assert np.allclose(line.vertices, wanted.vertices)
+    assert np.array_equal(found[5].array, REGION)
+    assert np.array_equal(sample.masks["front"], REGION[None])
+    assert np.array_equal(sample.images["front"], tiny_pi0.samples(1)[0].images["front"])
+
+
+def test_select_action_hands_out_a_chunk_step_by_step(wrapped):
+    policy, given = make(wrapped["third_party"]), seen(batch(2))
+    chunk = policy.predict_action_chunk(given)
+    assert chunk.shape == (2, HORIZON, DIM)
+    steps = [policy.select_action(given) for _ in range(3)]
+    assert torch.equal(torch.stack(steps, 1), chunk[:, [0, 1, 0]])
+    policy.reset()
+    assert torch.equal(policy.select_action(given), chunk[:, 0])
+
+
+def test_losses_of_single_samples(wrapped):
+    policy, given = make(wrapped["third_party"]), batch()
+    policy.eval()
+    rows, _ = policy.forward(given, reduction="none")
+    assert rows.shape == (3,)
+    assert rows.mean().item() == pytest.approx(policy.forward(given)[0].item(), rel=1e-5)
+
+
+def test_actions_are_scaled_by_the_contract_of_the_data(wrapped):
+    policy = make(wrapped["third_party"])
+    contract = policy.model.contract
+    assert (contract.fps, contract.dataset, contract.dim) == (5.0, "me/cups", DIM)
+    given = seen(batch(1))
+    raw = policy.model.predict(policy.model.collate(to_samples(given, ["front"]), train=False))
+    assert torch.allclose(policy.predict_action_chunk(given), contract.unnormalize(raw))
+
+
+def test_a_run_is_exported_with_processors_that_lerobot_loads(wrapped, tmp_path):
+    out = export(wrapped["pi0"], tmp_path / "policy")
+    config = PreTrainedConfig.from_pretrained(out)
+    before, behind = make_pre_post_processors(config, pretrained_path=str(out))
+    policy = get_policy_class(config.type).from_pretrained(out, config=config)
+    given = seen(batch(1))
+    row = {name: value[0] for name, value in given.items()}
+    prepared = before({**row, **to_observation({"front": [Point(0.3, 0.4)]})})
+    torch.manual_seed(3)
+    action = behind(policy.select_action(prepared))
+    torch.manual_seed(3)
+    other = behind(policy.predict_action_chunk(before(row))[:, 0])
+    assert action.shape == other.shape == (1, DIM)
+    assert not torch.equal(action, other)
+    with pytest.raises(UserError, match="exists"):
+        export(wrapped["pi0"], out)
+
+
+def test_mistakes_are_one_paragraph(wrapped):
+    with pytest.raises(UserError, match=r"--policy\.checkpoint=FOLDER"):
+        make_policy(make_policy_config("pixelvla", device="cpu"), ds_meta=metadata())
+    with pytest.raises(UserError, match=r"Set --policy\.chunk_size=4"):
+        get_policy_class("pixelvla")(make_policy_config("pixelvla", checkpoint=str(wrapped["pi0"]), device="cpu"))
+    with pytest.raises(DataError, match="has the cameras top, but the checkpoint reads 'front'"):
+        to_samples({"observation.images.top": torch.zeros(1, 3, 4, 4)}, ["front"])
+    with pytest.raises(DataError, match="no task"):
+        to_samples({"observation.images.front": torch.zeros(1, 3, 4, 4)}, ["front"])
+    with pytest.raises(ValueError, match="n_action_steps"):
+        make_policy_config("pixelvla", n_action_steps=9)
