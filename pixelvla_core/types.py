@@ -41,6 +41,7 @@ class BackboneSpec:
         level_depth: Depth of the tower whose blocks give the levels.
         level_width: C, channel width of those blocks.
         action: The base's own action.
+        state_dim: Values of the robot's state that the base was made for; None if it reads none, or any number.
         provides: What heads may ask for: "hidden" (last hidden states), "native" (the base's own objective and
             prediction), "flow" (velocity of a flow-matching expert).
         groups: Group name ("vision", "projector", "llm", "expert", "action_io") -> regular expression that
@@ -55,5 +56,6 @@ class BackboneSpec:
     level_depth: int
     level_width: int
     action: ActionSpec
+    state_dim: int | None = None
     provides: frozenset[str] = frozenset({"hidden"})
     groups: Mapping[str, str] = field(default_factory=dict)

@@ -122,7 +122,7 @@ def _check_acts(model: PixelVLA) -> None:
             )
     spec = model.backbone.spec
     images = {camera: np.zeros((64, 64, 3), np.uint8) for camera in spec.cameras}
-    blank = Sample(images=images, instruction="move", state=np.zeros(spec.action.dim, np.float32))
+    blank = Sample(images=images, instruction="move", state=np.zeros(spec.state_dim or spec.action.dim, np.float32))
     model.collate([blank], train=False)
 
 

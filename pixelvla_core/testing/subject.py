@@ -118,7 +118,7 @@ def example_samples(spec: BackboneSpec, seed: int = 0) -> tuple[Sample, ...]:
         Sample(
             images={camera: rng.integers(0, 256, (120, 160, 3), dtype=np.uint8) for camera in spec.cameras},
             instruction=instruction,
-            state=np.zeros(spec.action.dim, np.float32),
+            state=np.zeros(spec.state_dim or spec.action.dim, np.float32),
             key=f"example/{number}",
         )
         for number, instruction in enumerate(instructions)

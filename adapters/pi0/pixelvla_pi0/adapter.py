@@ -138,6 +138,7 @@ class Pi0Adapter:
             level_depth=len(self.blocks),
             level_width=tower.config.hidden_size,
             action=ActionSpec(horizon=config.chunk_size, dim=self._action_dim(), max_dim=config.max_action_dim),
+            state_dim=self.state.dim if self.state.used else None,
             provides=frozenset({"hidden", "native", "flow"}),
             groups=GROUPS,
         )

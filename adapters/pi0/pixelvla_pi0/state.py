@@ -35,6 +35,13 @@ class StateRule:
     def __init__(self, step: Any, *, width: int, used: bool = True) -> None:
         self.step, self.width, self.used = step, width, used
 
+    @property
+    def dim(self) -> int | None:
+        """Values that the statistics are of; None without statistics."""
+        if self.step is None:
+            return None
+        return max(torch.as_tensor(value).numel() for value in self.step.stats[STATE].values())
+
     def __call__(self, state: Any, key: str) -> Tensor:
         """One sample's state as float32[width].
 
@@ -61,11 +68,10 @@ class StateRule:
     def _normalised(self, found: Tensor, key: str) -> Tensor:
         from lerobot.processor import TransitionKey
 
-        known = max(torch.as_tensor(value).numel() for value in self.step.stats[STATE].values())
-        if len(found) != known:
+        if len(found) != self.dim:
             raise UserError(
                 f"Sample {key or '(without a key)'} has a state of {len(found)} values, but the statistics beside the "
-                f"weights are of {known}: another robot's. Give this robot's as backbone.options.state_mean and "
+                f"weights are of {self.dim}: another robot's. Give this robot's as backbone.options.state_mean and "
                 "state_std."
             )
         transition = {TransitionKey.OBSERVATION: {STATE: found}}
