@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -120,10 +119,7 @@ def _check_acts(model: PixelVLA) -> None:
                 f"The base's tensor {name} holds NaN or infinite values, so whatever it computes means nothing. "
                 "Download or copy the weights again."
             )
-    spec = model.backbone.spec
-    images = {camera: np.zeros((64, 64, 3), np.uint8) for camera in spec.cameras}
-    blank = Sample(images=images, instruction="move", state=np.zeros(spec.state_dim or spec.action.dim, np.float32))
-    model.collate([blank], train=False)
+    model.collate([Sample.blank(model.backbone.spec)], train=False)
 
 
 def _absolute(weights: str) -> str:

@@ -11,6 +11,8 @@ import numpy as np
 from pixelvla_core.seam.batch import Sample
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pixelvla_core.model.pixelvla import PixelVLA
 
 
@@ -47,9 +49,13 @@ def lighter(model: PixelVLA) -> PixelVLA:
     found = [layer.get_base_layer().weight for layer in lora.layers(model.base).values()]
     if not found or any(weight.dtype != torch.float32 for weight in found):
         return model
-    images = {camera: np.zeros((64, 64, 3), np.uint8) for camera in model.backbone.spec.cameras}
-    blank = Sample(images=images, instruction="move")
-    batch = model.collate([blank], train=False).to(model.device)
-    lora.merge(model.base, lambda: model.predict(batch))
+    batch = model.collate([Sample.blank(model.backbone.spec)], train=False).to(model.device)
+
+    def tried() -> Tensor:
+        with torch.random.fork_rng():  # a base that draws its actions from noise draws the same twice
+            torch.manual_seed(0)
+            return model.predict(batch)
+
+    lora.merge(model.base, tried)
     lora.remove(model.base)
     return model

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pixelvla_core.geometry import Affine
 from pixelvla_core.prompts import Prompt
+from pixelvla_core.types import BackboneSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,12 @@ class Sample:
     actions: np.ndarray | None = None
     action_valid: np.ndarray | None = None
     key: str = ""
+
+    @classmethod
+    def blank(cls, spec: BackboneSpec) -> Sample:
+        """An observation that a base can be tried with: black pictures, and a state of zeros."""
+        images = {camera: np.zeros((64, 64, 3), np.uint8) for camera in spec.cameras}
+        return cls(images=images, instruction="move", state=np.zeros(spec.state_dim or spec.action.dim, np.float32))
 
 
 @dataclass(frozen=True, kw_only=True)
