@@ -12,14 +12,12 @@ Shapes: B batch, L text length, N patches, S whole sequence, D model width, H he
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
+from loop import Losses, Schedule, arguments, fit, words
 from pictures import COLOURS, LIMITS, NOUNS, PATCHES, REACH, Pictures, load
 from pixelvla_openvla import OpenVLA
 from pixelvla_openvla.openvla import IGNORE, pad
@@ -27,7 +25,7 @@ from pixelvla_openvla.processing import prompt_text
 from pixelvla_tabletop.language import instruction
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from warm_up import SEEN, pixels, words
+from warm_up import SEEN, pixels
 
 ACT = 0.6
 """Share of the questions that ask for an action."""
@@ -103,8 +101,8 @@ class Questions(nn.Module):
         colour, noun, _ = self.data.things[row, thing]
         return "drawer" if colour < 0 else f"{COLOUR_NAMES[colour]} {NOUNS[noun]}"
 
-    def loss(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and figures for the log."""
+    def losses(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[Losses, Losses]:
+        """What to make small, and a figure for the log."""
         asked = [self.ask(row, rng) for row in rows]
         model = self.model
         ids_BL = pad([one.ids for one in asked], model.config.pad_token_id)
@@ -126,7 +124,7 @@ class Questions(nn.Module):
             "know": self._know(out.hidden_states[LOOK_LAYER + 1][:, before], rows, things_BL[:, :-1]),
         }
         right = (logits.argmax(-1) - labels).abs() <= 2
-        return sum(losses.values()), losses | {"within 2 ids": right.float().mean()}
+        return losses, {"within 2 ids": right.float().mean()}
 
     def _answer(self, logits_TV: Tensor, labels_T: Tensor) -> Tensor:
         """Cross entropy with the neighbours of the right id, which mean nearly the same, counting a little."""
@@ -171,49 +169,29 @@ def see(model: OpenVLA, images_FHW3: np.ndarray) -> Tensor:
     return torch.cat([model.image_tokens(pixels(model, part))[0].half() for part in parts])
 
 
-def train(model: OpenVLA, questions: Questions, steps: int, batch_size: int, lr: float, seed: int) -> None:
+def train(model: OpenVLA, questions: Questions, plan: Schedule) -> None:
     """Train the language model; the last 2 % of the pictures are held out and reported at the end."""
-    torch.manual_seed(seed)
+    torch.manual_seed(plan.seed)
     model.train()
     embeddings = model.language_model.get_input_embeddings().requires_grad_(False)
-    weights = [w for part in (model.language_model, questions) for w in part.parameters() if w.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=lr, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min(1, (s + 1) / 100) * max(0.1, 0.5 * (1 + np.cos(np.pi * s / steps)))
-    )
-    rng, held_out, start = np.random.default_rng(seed), len(questions.data.images) // 50, time.time()
-    last = len(questions.data.images) - held_out
-    for step in range(1, steps + 1):
-        loss, figures = questions.loss(rng.integers(0, last, batch_size), rng)
-        loss.backward()
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        if step % 50 == 0 or step == steps:
-            rate = step * batch_size / (time.time() - start)
-            print(f"step {step}/{steps}  {rate:.0f} pictures/s  {words(figures)}", flush=True)
+    pictures = len(questions.data.images)
+    last = pictures - pictures // 50
+    fit(questions.losses, (model.language_model, questions), last, plan, every=50)
     embeddings.requires_grad_(True)
     with torch.no_grad():
-        print("held out: ", words(questions.loss(np.arange(last, last + min(held_out, 256)), rng)[1]))
+        small, shown = questions.losses(np.arange(last, pictures)[:256], np.random.default_rng(plan.seed))
+        print("held out: ", words(small | shown))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("warm", type=Path)
-    parser.add_argument("pictures", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--batch-size", type=int, default=12)
-    parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    model = OpenVLA.from_pretrained(args.warm)
+    args = arguments(__doc__, steps=2000, batch_size=12, lr=1.5e-3)
+    plan = Schedule(args.steps, args.batch_size, args.lr, 0.1, weight_decay=0.01, betas=(0.9, 0.95), seed=args.seed)
+    model = OpenVLA.from_pretrained(args.start)
     model.language_model.set_attn_implementation("eager")  # the only one that shows its attention
-    questions = Questions(model, Tokenizer.from_file(str(args.warm / "tokenizer.json")), load(args.pictures))
-    train(model, questions, args.steps, args.batch_size, args.lr, args.seed)
+    questions = Questions(model, Tokenizer.from_file(str(args.start / "tokenizer.json")), load(args.pictures))
+    train(model, questions, plan)
     model.save_pretrained(args.out, dtype=torch.float32)
-    shutil.copy(args.warm / "tokenizer.json", args.out)
+    shutil.copy(args.start / "tokenizer.json", args.out)
 
 
 if __name__ == "__main__":

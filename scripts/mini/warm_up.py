@@ -11,13 +11,11 @@ Shapes: B batch, N patches (row-major), K things in a scene.
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import time
-from pathlib import Path
 
 import numpy as np
 import torch
+from loop import Losses, Schedule, arguments, fit, words
 from pictures import (
     CABINET,
     COLOURS,
@@ -105,34 +103,21 @@ def _patch_centres() -> np.ndarray:
     return (np.stack([index % GRID, index // GRID], -1) + 0.5) * (SIZE / GRID)
 
 
-def train(
-    model: OpenVLA, tokenizer: Tokenizer, data: Pictures, steps: int, batch_size: int, lr: float, seed: int
-) -> None:
+def train(model: OpenVLA, tokenizer: Tokenizer, data: Pictures, plan: Schedule) -> None:
     """Train the towers; the last 2 % of the frames are held out and reported at the end."""
-    torch.manual_seed(seed)
+    torch.manual_seed(plan.seed)
     towers, labels = model.vision_backbone.train(), Labels(model, tokenizer)
     embeddings = model.language_model.get_input_embeddings()
-    weights = [w for part in (towers, model.projector, embeddings, labels) for w in part.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=lr, weight_decay=0.05, fused=True)
-    warm = min(100, steps)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min(1, (s + 1) / warm) * max(0.02, 0.5 * (1 + np.cos(np.pi * s / steps)))
-    )
-    rng, held_out, start = np.random.default_rng(seed), len(data.images) // 50, time.time()
-    for step in range(1, steps + 1):
-        rows = rng.integers(0, len(data.images) - held_out, batch_size)
-        losses = labels(towers(pixels(model, data.images[rows]))[0], data, rows)
-        sum(losses.values()).backward()
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        if step % 100 == 0 or step == steps:
-            rate = step * batch_size / (time.time() - start)
-            print(f"step {step}/{steps}  {rate:.0f} pictures/s  {words(losses)}", flush=True)
+    last = len(data.images) - len(data.images) // 50
+
+    def losses(rows: np.ndarray, _: np.random.Generator) -> tuple[Losses, Losses]:
+        return labels(towers(pixels(model, data.images[rows]))[0], data, rows), {}
+
+    fit(losses, (towers, model.projector, embeddings, labels), last, plan, every=100)
+    towers.eval()
     with torch.no_grad():
-        rows = np.arange(len(data.images) - held_out, len(data.images))[:512]
-        print("held out: ", words(labels(towers.eval()(pixels(model, data.images[rows]))[0], data, rows)))
+        rows = np.arange(last, len(data.images))[:512]
+        print("held out: ", words(losses(rows, np.random.default_rng())[0]))
 
 
 def pixels(model: OpenVLA, images_BHW3: np.ndarray) -> Tensor:
@@ -142,23 +127,12 @@ def pixels(model: OpenVLA, images_BHW3: np.ndarray) -> Tensor:
     return torch.cat([(pixels_B3HW - mean) / std for mean, std in columns], 1)
 
 
-def words(losses: dict[str, Tensor]) -> str:
-    return "  ".join(f"{name} {value.item():.3f}" for name, value in losses.items())
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("start", type=Path)
-    parser.add_argument("pictures", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--batch-size", type=int, default=48)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = arguments(__doc__, steps=5000, batch_size=48, lr=2e-3)
+    plan = Schedule(args.steps, args.batch_size, args.lr, 0.02, weight_decay=0.05, betas=(0.9, 0.999), seed=args.seed)
     model = OpenVLA.from_pretrained(args.start)
     tokenizer = Tokenizer.from_file(str(args.start / "tokenizer.json"))
-    train(model, tokenizer, load(args.pictures), args.steps, args.batch_size, args.lr, args.seed)
+    train(model, tokenizer, load(args.pictures), plan)
     model.save_pretrained(args.out, dtype=torch.float32)
     shutil.copy(args.start / "tokenizer.json", args.out)
 
