@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pixelvla_core.errors import CheckpointError, ContractError, DataError, PluginError, RecipeError, UserError
     from pixelvla_core.geometry import Affine
     from pixelvla_core.hookspecs import hookimpl
+    from pixelvla_core.plugins import PluginManager
     from pixelvla_core.processes import orderly_termination, serve_parent
     from pixelvla_core.prompts import Box, Line, Mask, Point, Prompt
     from pixelvla_core.seam.backbone import BackboneAdapter, FlowBackbone, NativeBackbone
@@ -25,6 +26,7 @@ _HOMES = {
     "errors": ["CheckpointError", "ContractError", "DataError", "PluginError", "RecipeError", "UserError"],
     "geometry": ["Affine"],
     "hookspecs": ["hookimpl"],
+    "plugins": ["PluginManager"],
     "processes": ["orderly_termination", "serve_parent"],
     "prompts": ["Box", "Line", "Mask", "Point", "Prompt"],
     "seam.backbone": ["BackboneAdapter", "FlowBackbone", "NativeBackbone"],
@@ -53,6 +55,7 @@ __all__ = [
     "NativeBackbone",
     "Past",
     "PluginError",
+    "PluginManager",
     "Point",
     "Prefix",
     "Prompt",

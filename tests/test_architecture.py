@@ -15,12 +15,24 @@ ROOT = Path(__file__).resolve().parents[1]
 CORE = ROOT / "pixelvla_core"
 PACKAGES = sorted(
     folder
-    for pattern in ("adapters/*/pixelvla_*", "plugins/*/pixelvla_*", "examples/*/pixelvla_*")
+    for pattern in ("adapters/*/*pixelvla*", "plugins/*/*pixelvla*", "examples/*/*pixelvla*")
     for folder in ROOT.glob(pattern)
-    if folder.is_dir()
+    if (folder / "__init__.py").is_file()
 )
 HEAVY = {"torch", "transformers", "peft", "accelerate", "timm", "lerobot", "mujoco", "cv2", "numpy", "scipy", "pyarrow"}
-PUBLIC = {"api", "testing", "hookspecs", "component", "errors", "files", "annotations", "contract", "data", "evaluate"}
+PUBLIC = {
+    "api",
+    "testing",
+    "hookspecs",
+    "component",
+    "errors",
+    "files",
+    "annotations",
+    "checkpoint",
+    "contract",
+    "data",
+    "evaluate",
+}
 """What adapters and plugins may import of core; docs/plugins.md names the same."""
 
 
@@ -88,6 +100,19 @@ def test_core_knows_no_plugin(path):
     assert not {name.split(".")[0] for name in imports(path, top_level=False)} & ours
 
 
+def test_every_package_that_ships_is_looked_at():
+    projects = [path for pattern in ("adapters/*", "plugins/*", "examples/*") for path in ROOT.glob(pattern)]
+    shipped = [
+        folder / name
+        for folder in projects
+        if (folder / "pyproject.toml").is_file()
+        for name in tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"][
+            "wheel"
+        ]["packages"]
+    ]
+    assert sorted(shipped) == PACKAGES
+
+
 @pytest.mark.parametrize("package", PACKAGES, ids=ids)
 def test_plugins_import_cores_public_modules_only(package):
     for path in package.rglob("*.py"):
@@ -111,7 +136,7 @@ def test_plugins_import_each_other_only_where_they_declare_it(package):
     }
     for path in package.rglob("*.py"):
         names = {name.split(".")[0] for name in imports(path, top_level=False)}
-        others = {name for name in names if name in {folder.name for folder in PACKAGES}} - {package.name}
+        others = {folder.name for folder in PACKAGES if folder.name in names and folder.parent != package.parent}
         assert others <= declared, f"{path} imports {others - declared} without declaring it"
 
 

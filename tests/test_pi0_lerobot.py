@@ -136,6 +136,34 @@ def test_it_learns_saves_and_loads_by_lerobots_functions(base, wrapped, tmp_path
     assert torch.equal(again.predict_action_chunk(seen(given)), wanted)
 
 
+def test_an_exported_policy_learns_nothing_until_groups_are_named(tmp_path):
+    base = build_third_party(ThirdPartyConfig(), weights=None)
+    base.save_base(tmp_path / "base")
+    parts = ["encoder/pixelvla", "head/l1", f"action.horizon={HORIZON}", "lora.rank=0"]
+    wrap("third_party", str(tmp_path / "base"), tmp_path / "wrapped", parts)
+    out = export(tmp_path / "wrapped", tmp_path / "policy")
+    config = PreTrainedConfig.from_pretrained(out)
+    config.pretrained_path = out
+    policy = make_policy(config, ds_meta=metadata())
+    assert not any(parameter.requires_grad for parameter in policy.parameters())
+    with pytest.raises(UserError, match=r"--policy\.train_groups='\[pixel,prompt\]'"):
+        policy.get_optim_params()
+
+    config.train_groups = ["pixel", "llm"]
+    policy = make_policy(config, ds_meta=metadata())
+    optimizer = policy.config.get_optimizer_preset().build(policy.get_optim_params())
+    given = batch() | {"observation.masks.front": torch.from_numpy(np.stack([REGION[None]] * 3))}
+    policy.forward(given)[0].backward()
+    optimizer.step()
+    policy.save_pretrained(tmp_path / "saved")
+    again = get_policy_class("pixelvla").from_pretrained(tmp_path / "saved")
+    assert all(torch.equal(value, policy.state_dict()[name]) for name, value in again.state_dict().items())
+    fresh = base.module.state_dict()
+    changed = {name for name, value in again.model.base.state_dict().items() if not torch.equal(value, fresh[name])}
+    assert changed
+    assert {name.split(".")[0] for name in changed} <= {"embedding", "blocks", "norm"}
+
+
 def test_prompts_and_masks_travel_as_observation_keys(wrapped):
     policy, given = make(wrapped["pi0"]), seen(batch(1))
     kinds = (

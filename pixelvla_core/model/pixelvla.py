@@ -5,7 +5,7 @@ Shapes: B batch, H horizon, A action dim.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from pixelvla_core.errors import ContractError, UserError, suggest
+from pixelvla_core.model import freeze
 from pixelvla_core.model.collate import collate_actions, collate_masks, collate_prompts
-from pixelvla_core.model.freeze import set_mode
 from pixelvla_core.model.lora import detached
 from pixelvla_core.seam.backbone import BackboneAdapter
 from pixelvla_core.seam.batch import Batch, Features, Sample
@@ -83,8 +83,22 @@ class PixelVLA(nn.Module):
     def train(self, mode: bool = True) -> PixelVLA:
         """Training mode for what trains; what is frozen in the base stays in eval mode, its dropout off."""
         super().train(mode)
-        set_mode(self.base, mode)
+        freeze.set_mode(self.base, mode)
         return self
+
+    def train_only(self, groups: Iterable[str]) -> list[freeze.Row]:
+        """Freeze all parameters but those of the groups, as a stage does; no groups freeze everything.
+
+        Args:
+            groups: "pixel", "prompt", "head", "lora", or groups of the backbone's spec.
+
+        Returns:
+            The table of groups.
+
+        Raises:
+            RecipeError: a group is unknown or has no parameters; nothing is changed then.
+        """
+        return freeze.apply(self, groups)
 
     def collate(self, samples: Sequence[Sample], *, train: bool) -> Batch:
         """Turn samples into a batch on the CPU: paint, tokenise, then let prompts, masks and actions follow.

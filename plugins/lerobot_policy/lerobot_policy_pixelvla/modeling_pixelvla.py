@@ -16,11 +16,8 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor
 
 from pixelvla_core import checkpoint
-from pixelvla_core.api import UserError
+from pixelvla_core.api import PluginManager, UserError
 from pixelvla_core.contract import ActionContract
-from pixelvla_core.model import freeze
-from pixelvla_core.plugins import PluginManager
-from pixelvla_core.recipe.schema import BASE_GROUPS
 
 from .configuration_pixelvla import PixelVLAConfig
 from .observation import to_samples
@@ -55,8 +52,7 @@ class PixelVLAPolicy(PreTrainedPolicy):
         self._check_chunk()
         if self.model.contract is None and dataset_meta is not None:
             self.model.contract = contract_of(dataset_meta, self.model.camera)
-        if config.train_groups:
-            freeze.apply(self.model, config.train_groups)
+        self.model.train_only(config.train_groups)
         self.reset()
 
     def _check_chunk(self) -> None:
@@ -72,8 +68,18 @@ class PixelVLAPolicy(PreTrainedPolicy):
         self._queue: deque[Tensor] = deque(maxlen=self.config.n_action_steps)
 
     def get_optim_params(self) -> Any:
-        """What learns: the groups of the config."""
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+        """What learns: the groups of the config.
+
+        Raises:
+            UserError: there are none, as in a policy that `pixelvla lerobot-policy` wrote to be run.
+        """
+        found = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if not found:
+            raise UserError(
+                "Nothing in this policy learns: its train_groups are empty. Name the groups that shall, such as "
+                "--policy.train_groups='[pixel,prompt]', or lora and head where the checkpoint has them."
+            )
+        return found
 
     def forward(self, batch: Mapping[str, Any], reduction: str = "mean") -> tuple[Tensor, dict]:
         """The training loss of the checkpoint's head.
@@ -118,7 +124,7 @@ class PixelVLAPolicy(PreTrainedPolicy):
             self.config.checkpoint = given
         registry = PluginManager.load().registry
         state = state_dict and {name.removeprefix("model."): value for name, value in state_dict.items()}
-        trained = sorted({*self._trained, *self.config.train_groups} & set(BASE_GROUPS))
+        trained = sorted({*self._trained, *self.config.train_groups} & set(self.model.backbone.spec.groups))
         header = checkpoint.describe(self.model, self._recipe, registry)
         checkpoint.save(save_directory / FOLDER, self.model, self._recipe, header, trained=trained, state=state)
 
