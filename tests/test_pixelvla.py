@@ -186,6 +186,21 @@ def test_the_overlay_paints_and_inserts_nothing():
     assert torch.equal(marked.inputs["ids"], plain.inputs["ids"])
 
 
+def test_a_prompt_encoder_that_does_not_paint_needs_no_paint():
+    """What docs/plugins.md asks of one, and no more."""
+
+    class Bare(torch.nn.Module):
+        paints = False
+
+        def forward(self, prompts):
+            return torch.ones(*prompts.valid_BK.shape, one.spec.width), prompts.valid_BK
+
+    one = subject()
+    model = PixelVLA(one.adapter, one.wrap().head, prompt_encoder=Bare())
+    prefix = model.prefix(model.collate(prompted(one), train=False))
+    assert [any(name.startswith("prompt") for name in order(prefix, row)) for row in range(3)] == [False, True, True]
+
+
 def test_the_overlay_in_text_refers_to_nothing():
     one = subject()
     overlay = OverlayPromptEncoder(OverlayConfig(), one.spec)

@@ -126,12 +126,13 @@ def test_killed_and_resumed_is_bit_identical(moment: str, trainer: Trainer, whol
 def test_a_part_may_draw_from_the_global_generators(trainer: Trainer, whole: Path, tmp_path: Path) -> None:
     """Torch's, NumPy's and Python's: collation is seeded by the position, like everything else."""
     steady, out = tmp_path / "steady", tmp_path / "run"
-    assert trainer.run(steady, "prompt_encoder=trembling") == 0, log(steady)
+    painted = ("prompt_encoder=trembling", "stages.pue.train=[pixel,head,lora]")
+    assert trainer.run(steady, *painted) == 0, log(steady)
     assert losses(steady) != losses(whole)
-    pid = trainer.start(out, "prompt_encoder=trembling")
+    pid = trainer.start(out, *painted)
     kill_when(pid, lambda: checkpoint(out, 9).exists())
     assert trainer.wait() == -signal.SIGKILL, log(out)
-    assert trainer.run(out, "prompt_encoder=trembling", "--resume") == 0, log(out)
+    assert trainer.run(out, *painted, "--resume") == 0, log(out)
     assert content(out) == content(steady)
 
 

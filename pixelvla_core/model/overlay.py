@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw
-from torch import Tensor, nn
+from torch import nn
 
 from pixelvla_core.model.config import OverlayConfig
 from pixelvla_core.prompts import Box, Line, Mask, Point, Prompt
-from pixelvla_core.seam.batch import PromptBatch, Sample
+from pixelvla_core.seam.batch import Sample
 from pixelvla_core.types import BackboneSpec
 
 # Colours that no robot scene has much of; what to touch is never the colour of what to avoid.
@@ -24,7 +23,7 @@ class OverlayPromptEncoder(nn.Module):
     """Draws prompts in the camera's own image, so that every crop and resize that follows moves them along.
 
     Attributes:
-        paints: True; ``paint`` changes the pixels.
+        paints: True; ``paint`` changes the pixels, and there are no tokens.
     """
 
     paints = True
@@ -32,7 +31,6 @@ class OverlayPromptEncoder(nn.Module):
     def __init__(self, config: OverlayConfig, spec: BackboneSpec) -> None:
         super().__init__()
         self.config = config
-        self.width = spec.width
 
     def paint(self, sample: Sample) -> Sample:
         """Return the sample with its prompts drawn onto copies of its images."""
@@ -41,11 +39,6 @@ class OverlayPromptEncoder(nn.Module):
             return sample
         painted = {camera: draw(sample.images[camera], prompts, self.config) for camera, prompts in marked.items()}
         return replace(sample, images={**sample.images, **painted})
-
-    def forward(self, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
-        """No tokens: float[B, 0, D] and bool[B, 0]."""
-        B, device = len(prompts.valid_BK), prompts.valid_BK.device
-        return torch.zeros(B, 0, self.width, device=device), torch.zeros(B, 0, dtype=torch.bool, device=device)
 
 
 def draw(image: np.ndarray, prompts: Sequence[Prompt], config: OverlayConfig) -> np.ndarray:

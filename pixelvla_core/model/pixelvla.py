@@ -129,7 +129,7 @@ class PixelVLA(nn.Module):
         for camera in self.backbone.spec.cameras:
             after = f"image:{camera}" if self.splice == "after_image" else "instruction"
             # Each goes right behind the image or instruction, so what shall come first is inserted last.
-            if self.prompt_encoder is not None and camera in batch.prompts:
+            if self._prompt_tokens and camera in batch.prompts:
                 prefix = prefix.insert(f"prompt:{camera}", *self.prompt_encoder(batch.prompts[camera]), after=after)
             if self.pixel_encoder is not None and camera in batch.masks:
                 tokens, valid = self.pixel_encoder(features.levels[camera], batch.masks[camera])
@@ -187,7 +187,7 @@ class PixelVLA(nn.Module):
 
     def _prepared(self, sample: Sample) -> Sample:
         self._check_cameras(sample)
-        if self.prompt_encoder is not None:
+        if self.prompt_encoder is not None and self.prompt_encoder.paints:
             sample = self.prompt_encoder.paint(sample)
         if self.splice == "in_text" and self._adds_tokens(sample):
             sample = replace(sample, instruction=f"{sample.instruction}, refer to")
@@ -202,10 +202,14 @@ class PixelVLA(nn.Module):
                 f"{suggest(unread[0], read)} Give them in a camera that it reads, or correct its option `cameras`."
             )
 
+    @property
+    def _prompt_tokens(self) -> bool:
+        """Whether prompts become tokens rather than paint."""
+        return self.prompt_encoder is not None and not self.prompt_encoder.paints
+
     def _adds_tokens(self, sample: Sample) -> bool:
         pixel = self.pixel_encoder is not None and any(len(masks) for masks in sample.masks.values())
-        tokens = self.prompt_encoder is not None and not self.prompt_encoder.paints
-        return pixel or (tokens and any(sample.prompts.values()))
+        return pixel or (self._prompt_tokens and any(sample.prompts.values()))
 
     def _annotated(self, batch: Batch, samples: Sequence[Sample]) -> Batch:
         """The batch with ``prompts`` and ``masks``; a camera without any is left out."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pixelvla_core.model.config import PromptEncoderConfig
 from pixelvla_core.model.position import FourierPosition
-from pixelvla_core.seam.batch import PromptBatch, Sample
+from pixelvla_core.seam.batch import PromptBatch
 from pixelvla_core.types import BackboneSpec
 
 # A line's ends differ from what lies between them, so that its direction can be read; SAM has no lines.
@@ -46,10 +46,6 @@ class VisualPromptEncoder(nn.Module):
         self.types = nn.Embedding(len(TOKEN_TYPES), F)
         self.shape = MaskShape(F)
         self.mlp = nn.Sequential(nn.Linear(F, hidden), nn.GELU(), nn.Linear(hidden, spec.width))
-
-    def paint(self, sample: Sample) -> Sample:
-        """Return the sample as it is."""
-        return sample
 
     def forward(self, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
         """Encode one camera's prompts: tokens float[B, K, D] and valid bool[B, K]."""

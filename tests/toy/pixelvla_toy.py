@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from torch import nn
 
-from pixelvla_core.api import Component, Sample, hookimpl
+from pixelvla_core.api import BackboneSpec, Component, Sample, hookimpl
 from pixelvla_core.contract.contract import ActionContract
 from pixelvla_core.contract.statistics import Statistics
-from pixelvla_core.model.prompt_encoder import VisualPromptEncoder
+from pixelvla_core.model.config import OverlayConfig
 from pixelvla_core.prompts import Point
 
 SIDE, EPISODE = 40, 10
@@ -89,8 +90,13 @@ class Squares:
         return ActionContract(names=names, statistics=statistics, mask=mask, **facts)
 
 
-class Trembling(VisualPromptEncoder):
-    """SAM's prompt encoder, which first shakes the image by what it draws from every global generator."""
+class Trembling(nn.Module):
+    """Paints, after a fashion: shakes the image by what it draws from every global generator."""
+
+    paints = True
+
+    def __init__(self, config: OverlayConfig, spec: BackboneSpec) -> None:
+        super().__init__()
 
     def paint(self, sample: Sample) -> Sample:
         shift = int(torch.randint(9, ())) + int(np.random.randint(9)) + random.randrange(9)
@@ -99,7 +105,7 @@ class Trembling(VisualPromptEncoder):
 
 @hookimpl
 def pixelvla_prompt_encoders() -> list[Component]:
-    config = "pixelvla_core.model.config:PromptEncoderConfig"
+    config = "pixelvla_core.model.config:OverlayConfig"
     return [Component(name="trembling", target="pixelvla_toy:Trembling", config=config)]
 
 
