@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from pixelvla_core.errors import CheckpointError
 from pixelvla_core.files import write_json
 
 STATE = "state.json"
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What AdamW remembers of each parameter, as torch names it."""
 
 
 @dataclass(frozen=True)
@@ -62,35 +64,48 @@ def read_position(folder: Path) -> Position:
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What the optimizer remembers, by the names of the parameters. Every process of the run must call this."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    """What AdamW remembers, by the names of the parameters. Every process of the run must call this."""
     return {
-        f"{moment}/{names[id(parameter)]}": whole(value)
-        for parameter, memory in optimizer.state.items()
-        for moment, value in memory.items()
+        f"{moment}/{name}": whole(value)
+        for name, parameter, _ in _learning(model, optimizer)
+        for moment, value in (optimizer.state.get(parameter) or _nothing_yet(parameter)).items()
     }
 
 
 def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:
-    """Give the optimizer back what it remembered.
+    """Give AdamW back what it remembered.
 
     Raises:
-        CheckpointError: the state is damaged or of another set of parameters.
+        CheckpointError: the state is damaged, not whole, or of another set of parameters.
     """
     path = folder / OPTIMIZER
     found = read_tensors(path) if path.is_file() else {}
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    _check_parameters(found, parameters, path)
-    for key, tensor in found.items():
-        moment, _, name = key.partition("/")
-        parameter = parameters[name]
-        optimizer.state[parameter][moment] = tensor if tensor.ndim == 0 else like(tensor, parameter)
+    learning = list(_learning(model, optimizer))
+    wanted = {f"{key}/{name}": value for name, p, _ in learning for key, value in _nothing_yet(p, "meta").items()}
+    check_fit(found, wanted, str(path))
+    for name, parameter, group in learning:
+        step, first, second = (found[f"{moment}/{name}"] for moment in MOMENTS)
+        # Fused AdamW counts where it computes; otherwise the count is on the CPU, where reading it waits for nothing.
+        step = step.to(parameter.device) if group.get("fused") or group.get("capturable") else step
+        optimizer.state[parameter] = dict(
+            zip(MOMENTS, (step, like(first, parameter), like(second, parameter)), strict=True)
+        )
 
 
-def _check_parameters(found: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], path: Path) -> None:
-    moments = {key: tensor for key, tensor in found.items() if tensor.ndim}
-    wanted = {key: parameters.get(key.partition("/")[2]) for key in moments}
-    check_fit(moments, {key: value for key, value in wanted.items() if value is not None}, str(path))
+def _learning(
+    model: nn.Module, optimizer: torch.optim.Optimizer
+) -> Iterator[tuple[str, nn.Parameter, Mapping[str, Any]]]:
+    """Name, parameter and group of everything that the optimizer moves."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            yield names[id(parameter)], parameter, group
+
+
+def _nothing_yet(parameter: nn.Parameter, device: str = "cpu") -> dict[str, Tensor]:
+    """What AdamW begins with, and so remembers of a parameter that no gradient has reached yet."""
+    zeros = torch.zeros(parameter.shape, dtype=parameter.dtype, device=device)
+    return dict(zip(MOMENTS, (torch.zeros((), device=device), zeros, zeros), strict=True))
 
 
 def whole(value: Any) -> Tensor:
