@@ -19,15 +19,19 @@ import train_toy
 from pixelvla_toy import Squares, SquaresConfig
 
 from pixelvla_core import checkpoint
-from pixelvla_core.errors import RecipeError, UserError
+from pixelvla_core.checkpoint.find import OPTIMIZER, newest
+from pixelvla_core.checkpoint.tensors import write_tensors
+from pixelvla_core.errors import CheckpointError, RecipeError, UserError
 from pixelvla_core.model import freeze
 from pixelvla_core.model.assemble import assemble
 from pixelvla_core.recipe import Stage
+from pixelvla_core.train import job
 from pixelvla_core.train.optim import learning_rate, make_optimizer
 from pixelvla_core.train.order import Order, Slot
 from pixelvla_core.train.progress import duration, forget_after
 from pixelvla_core.train.run import train
 from pixelvla_core.train.stage import Objective, checkpoint_gradients
+from pixelvla_core.train.state import optimizer_tensors, restore_optimizer
 
 REGISTRY = train_toy.registry()
 TOY = Path(__file__).with_name("toy") / "train_toy.py"
@@ -211,7 +215,8 @@ def test_a_recipe_without_stages_is_refused(tmp_path: Path) -> None:
 def test_gradient_checkpointing_needs_a_base_that_offers_it() -> None:
     model = assemble(train_toy.recipe(), registry=REGISTRY)
     with pytest.raises(UserError, match="gradient_checkpointing_enable"):
-        checkpoint_gradients(model.base)
+        checkpoint_gradients(model.base, True)
+    checkpoint_gradients(model.base, False)
 
 
 @pytest.mark.parametrize(
@@ -303,17 +308,96 @@ def test_ddp_and_fsdp_train_both_stages_alike_and_resume(tmp_path: Path) -> None
         torch.testing.assert_close(found[1][name], tensor, atol=1e-4, rtol=1e-2)
 
 
-def test_gradient_checkpointing_is_switched_on_in_both_ways_that_bases_offer() -> None:
-    asked = []
+def test_gradient_checkpointing_is_switched_in_both_ways_that_bases_offer() -> None:
+    asked: list = []
 
     class Choosing(torch.nn.Module):
         def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs=None) -> None:
             asked.append(gradient_checkpointing_kwargs)
+
+        def gradient_checkpointing_disable(self) -> None:
+            asked.append("off")
 
     class Plain(torch.nn.Module):
         def gradient_checkpointing_enable(self) -> None:
             asked.append("plain")
 
     for base in (Choosing(), Plain()):
-        checkpoint_gradients(torch.nn.Sequential(base))
-    assert asked == [{"use_reentrant": False}, "plain"]
+        for on in (True, False):
+            checkpoint_gradients(torch.nn.Sequential(base), on)
+    assert asked == [{"use_reentrant": False}, "off", "plain"]
+
+
+def test_gradient_checkpointing_of_one_stage_is_not_the_next_ones(tmp_path: Path, monkeypatch) -> None:
+    switched = []
+    monkeypatch.setattr(job, "checkpoint_gradients", lambda base, on: switched.append(on))
+    run(tmp_path, "stages.cat.grad_checkpointing=true")
+    assert switched == [True, False]
+
+
+def adamw(device: str = "cpu", fused: bool = True) -> tuple[torch.nn.Module, torch.optim.AdamW]:
+    """A model of which one layer is reached by gradients and one is not."""
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict({"used": torch.nn.Linear(3, 2), "unused": torch.nn.Linear(3, 2)}).to(device)
+    return model, torch.optim.AdamW(model.parameters(), lr=0.1, fused=fused)
+
+
+def stepped(steps: int = 2) -> tuple[torch.nn.Module, torch.optim.AdamW]:
+    model, optimizer = adamw()
+    for _ in range(steps):
+        model["used"](torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+    return model, optimizer
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_an_optimizer_is_restored_to_where_torch_itself_would_put_it(fused: bool, tmp_path: Path) -> None:
+    """A device without data stands for the accelerator: only fused AdamW counts its steps there."""
+    model, optimizer = stepped()
+    write_tensors(tmp_path / OPTIMIZER, optimizer_tensors(model, optimizer))
+    found, wanted = adamw("meta", fused), adamw("meta", fused)
+    wanted[1].load_state_dict({**wanted[1].state_dict(), "state": optimizer.state_dict()["state"]})
+    restore_optimizer(*found, tmp_path)
+    for name, parameter in wanted[0]["used"].named_parameters():
+        state = found[1].state[dict(found[0]["used"].named_parameters())[name]]
+        places = {moment: (tensor.device, tensor.dtype) for moment, tensor in state.items()}
+        assert places == {m: (tensor.device, tensor.dtype) for m, tensor in wanted[1].state[parameter].items()}
+
+
+def test_an_optimizer_goes_on_as_if_it_had_never_stopped_where_gradients_come_late(tmp_path: Path) -> None:
+    found = []
+    for restored in (False, True):
+        model, optimizer = stepped()
+        if restored:
+            write_tensors(tmp_path / OPTIMIZER, optimizer_tensors(model, optimizer))
+            optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+            restore_optimizer(model, optimizer, tmp_path)
+        model["unused"](torch.ones(1, 3)).square().sum().backward()
+        optimizer.step()
+        found.append(model.state_dict())
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+@pytest.mark.parametrize("lost", ["exp_avg_sq/used.weight", "step/used.bias", "exp_avg/unused.bias"])
+def test_an_optimizer_state_that_is_not_whole_is_refused(lost: str, tmp_path: Path) -> None:
+    model, optimizer = stepped()
+    tensors = optimizer_tensors(model, optimizer)
+    del tensors[lost]
+    write_tensors(tmp_path / OPTIMIZER, tensors)
+    with pytest.raises(CheckpointError, match=f"1 missing .{lost}"):
+        restore_optimizer(*adamw(), tmp_path)
+
+
+def test_damaged_checkpoints_that_were_passed_over_make_no_new_one_old(tmp_path: Path) -> None:
+    run(tmp_path)
+    for step in (9, 12, 14):
+        (tmp_path / "checkpoints" / f"step-{step:06d}" / "delta.safetensors").write_bytes(b"")
+    with pytest.warns(UserWarning, match="Passing over"):
+        run(tmp_path, "stages.pue.steps=2", "stages.pue.save_every=1", resume=True)
+    assert checkpoint.read_manifest(tmp_path / "checkpoints" / "step-000007").step == 7
+
+
+def test_a_run_without_a_sound_checkpoint_says_so_in_whole_sentences(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(CheckpointError, match=r"there is none\. Train again"):
+        newest(tmp_path, for_training=True)

@@ -19,10 +19,15 @@ def step_folder(run: Path, step: int) -> Path:
     return run / FOLDER / f"step-{step:06d}"
 
 
+def step_of(folder: Path) -> int:
+    """The number of optimizer steps after which a checkpoint folder was written."""
+    return int(folder.name.removeprefix("step-"))
+
+
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoint folders of a run, newest first; whether they are sound is not looked at."""
     found = [item for item in (run / FOLDER).glob("step-*") if _STEP.fullmatch(item.name) and item.is_dir()]
-    return sorted(found, key=lambda item: int(item.name.removeprefix("step-")), reverse=True)
+    return sorted(found, key=step_of, reverse=True)
 
 
 def newest(run: Path, *, for_training: bool) -> Path:
@@ -43,7 +48,7 @@ def newest(run: Path, *, for_training: bool) -> Path:
             warnings.warn(f"Passing over a damaged checkpoint. {error}", stacklevel=2)
             continue
         return folder
-    found = f"all are damaged: {' '.join(reasons)}" if reasons else "there is none"
+    found = f"all are damaged: {' '.join(reasons)}" if reasons else "there is none."
     raise CheckpointError(
         f"{run / FOLDER} has no usable checkpoint; {found} Train again without --resume, with another --out."
     )

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pixelvla_core.checkpoint.find import FOLDER, LAST, checkpoints, step_folder
+from pixelvla_core.checkpoint.find import FOLDER, LAST, checkpoints, step_folder, step_of
 from pixelvla_core.checkpoint.save import Header, save
 from pixelvla_core.files import point_link
 from pixelvla_core.model import freeze
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from pixelvla_core.data.dataset import Dataset
     from pixelvla_core.model.pixelvla import PixelVLA
-    from pixelvla_core.plugins import Registry
 
 KEEP = 2
 """Checkpoints that are kept beside those at the ends of stages."""
@@ -54,7 +53,6 @@ class Job:
 
     recipe: Recipe
     out: Path
-    registry: Registry
     accelerator: Accelerator
     dataset: Dataset
     model: PixelVLA
@@ -94,8 +92,7 @@ def run_stage(job: Job, index: int, start: Start | None, interrupt: Interrupt) -
     table = freeze.apply(job.model, stage.train)
     _announce(job, name, stage, table)
     job.model.train()
-    if stage.grad_checkpointing:
-        checkpoint_gradients(job.model.base)
+    checkpoint_gradients(job.model.base, stage.grad_checkpointing)
     accelerator, order = job.accelerator, Order(len(job.dataset), stage.seed, name)
     job.model.to(accelerator.device)
     cache = _cache(job, stage, order, interrupt)
@@ -189,13 +186,16 @@ def _save(job: Job, index: int, bare: Objective, optimizer: torch.optim.Optimize
             extra=lambda partial: write_state(partial, position, moments),
         )
         point_link(folder.parent / LAST, folder.name)
-        _purge(job)
+        _purge(job, total)
     accelerator.wait_for_everyone()
 
 
-def _purge(job: Job) -> None:
-    """Remove all but the newest checkpoints and those at the ends of stages."""
+def _purge(job: Job, total: int) -> None:
+    """Remove all but the newest checkpoints and those at the ends of stages.
+
+    Those after step ``total`` are damaged and were passed over; they make no sound one old.
+    """
     ends = [step_folder(job.out, step) for step in job.ends()]
-    passing = [folder for folder in checkpoints(job.out) if folder not in ends]
+    passing = [folder for folder in checkpoints(job.out) if folder not in ends and step_of(folder) <= total]
     for folder in passing[KEEP:]:
         shutil.rmtree(folder, ignore_errors=True)

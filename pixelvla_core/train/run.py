@@ -80,7 +80,7 @@ def _train(recipe: Recipe, out: Path, registry: Registry, accelerator: Accelerat
     total = sum(recipe.stages[name].steps for name in recipe.run)
     progress = Progress(out if accelerator.is_main_process else None, total, done)
     header = describe(model, recipe, registry)
-    job = Job(recipe, out, registry, accelerator, dataset, model, header, progress, inherited)
+    job = Job(recipe, out, accelerator, dataset, model, header, progress, inherited)
     if recipe.log.trackers:
         accelerator.init_trackers("logs")
     if start.folder is not None:

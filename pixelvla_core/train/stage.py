@@ -70,20 +70,20 @@ def trains_only_head(model: PixelVLA, stage: Stage) -> bool:
     return set(stage.train) == {"head"} and stage.objective == "head" and "hidden" in model.head.requires
 
 
-def checkpoint_gradients(module: nn.Module) -> None:
-    """Let the base's transformer recompute activations in the backward pass instead of keeping them.
+def checkpoint_gradients(module: nn.Module, on: bool) -> None:
+    """Let the base's transformer recompute activations in the backward pass instead of keeping them, or no longer.
 
     Raises:
-        UserError: the base offers no ``gradient_checkpointing_enable``.
+        UserError: it shall, and the base offers no ``gradient_checkpointing_enable``.
     """
-    for part in module.modules():
-        enable = getattr(part, "gradient_checkpointing_enable", None)
-        if callable(enable):
-            asked = {"gradient_checkpointing_kwargs": {"use_reentrant": False}}
-            # transformers offers two ways to recompute; LeRobot has the one that is meant here, and no choice.
-            enable(**(asked if asked.keys() & inspect.signature(enable).parameters.keys() else {}))
-            return
-    raise UserError(
-        "The stage sets grad_checkpointing, but this backbone's module offers no gradient_checkpointing_enable(). "
-        "Set grad_checkpointing: false, or lower batch_size and raise grad_accum instead."
-    )
+    ways = (getattr(part, f"gradient_checkpointing_{'enable' if on else 'disable'}", None) for part in module.modules())
+    switch = next(filter(callable, ways), None)
+    if switch is not None:
+        asked = {"gradient_checkpointing_kwargs": {"use_reentrant": False}} if on else {}
+        # transformers offers two ways to recompute; LeRobot has the one that is meant here, and no choice.
+        switch(**(asked if asked.keys() <= inspect.signature(switch).parameters.keys() else {}))
+    elif on:
+        raise UserError(
+            "The stage sets grad_checkpointing, but this backbone's module offers no gradient_checkpointing_enable(). "
+            "Set grad_checkpointing: false, or lower batch_size and raise grad_accum instead."
+        )
