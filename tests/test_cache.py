@@ -6,6 +6,7 @@ Shapes: B batch.
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import tempfile
 import threading
@@ -235,6 +236,16 @@ def test_store_gives_back_what_it_was_given(shapes: list, dtype: torch.dtype, se
         assert again.missing(range(6)) == [1, 4]
         for name, tensor in again.read(rows).items():
             assert torch.equal(tensor, tensors[name])
+
+
+def test_a_row_is_written_whole_where_the_system_takes_a_few_bytes_at_a_time(folder: Path, monkeypatch) -> None:
+    take = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, content, offset: take(descriptor, content[:7], offset))
+    values = torch.arange(30.0).view(2, 15)
+    store = Store(folder / "store", Layout.of({"t": values[0]}, rows=2))
+    store.write(np.arange(2), {"t": values})
+    assert store.missing(range(2)) == []
+    assert torch.equal(store.read(np.arange(2))["t"], values)
 
 
 def test_the_code_that_makes_prompts_and_masks_is_part_of_the_key() -> None:

@@ -72,8 +72,8 @@ class Store:
         parts = [_bytes(tensors[name]).reshape(len(rows), -1) for name in self.layout.tensors]
         with (self.folder / ROWS).open("r+b") as file, (self.folder / CHECKS).open("r+b") as checks:
             for row, content in zip(rows.tolist(), np.concatenate(parts, 1), strict=True):
-                os.pwrite(file.fileno(), content, row * self.layout.row_bytes)
-                os.pwrite(checks.fileno(), np.uint32(_check(content)).tobytes(), 4 * row)
+                _write_at(file.fileno(), content.tobytes(), row * self.layout.row_bytes)
+                _write_at(checks.fileno(), np.uint32(_check(content)).tobytes(), 4 * row)
 
     def read(self, rows: np.ndarray) -> dict[str, Tensor]:
         """Read rows as a batch, [B, ...] by name."""
@@ -116,6 +116,14 @@ class Store:
             with (self.folder / name).open("wb") as file:
                 file.truncate(size)
         write_json(self.folder / LAYOUT, self._description())
+
+
+def _write_at(descriptor: int, content: bytes, offset: int) -> None:
+    """Write all of it; the system may take less at a time, as it does on a disk that fills or beyond 2 GiB."""
+    left = memoryview(content)
+    while left:
+        done = os.pwrite(descriptor, left, offset)
+        left, offset = left[done:], offset + done
 
 
 def _check(content: np.ndarray) -> int:
