@@ -45,3 +45,18 @@ def test_lora_stays_beside_weights_that_would_round_it_away(model):
     model.base.to(torch.bfloat16)
     names = [name for name, _ in model.base.named_parameters()]
     assert [name for name, _ in lighter(model).base.named_parameters()] == names
+
+
+def test_lora_stays_beside_a_base_that_rounding_tips_over(model, monkeypatch):
+    """Such as one that chooses between two tokens of nearly one likelihood."""
+
+    def tipped(batch):
+        merged = any(layer.merged for layer in lora.layers(model.base).values())
+        return torch.full((1, 2, 7), 1.0 if merged else -1.0)
+
+    before = predicted(model)
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "predict", tipped)
+        assert lighter(model) is model
+    assert any(lora.is_lora(name) for name, _ in model.base.named_parameters())
+    np.testing.assert_array_equal(predicted(model), before)

@@ -128,8 +128,6 @@ def test_merging_gives_the_same_outputs_and_saves_as_a_plain_base(tmp_path):
     assert any(lora.is_lora(name) for name in one.adapter.module.state_dict())
     again = replace(one, adapter=build(ThirdPartyConfig(), weights=str(tmp_path)))
     assert torch.allclose(hidden(again), adapted, atol=1e-4)
-    lora.unmerge(one.adapter.module)
-    assert torch.allclose(hidden(one), adapted, atol=1e-4)
 
 
 def test_saving_that_fails_leaves_lora_in_place(tmp_path):
@@ -156,6 +154,32 @@ def test_a_merge_that_would_change_the_model_is_taken_back():
     after = one.adapter.module.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in weights.items())
     assert not any(layer.merged for layer in lora.layers(one.adapter.module).values())
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("moment", ["merging the third layer", "probing what was merged"])
+def test_a_merge_that_breaks_down_is_taken_back(moment, error, monkeypatch):
+    one = subject()
+    inject(one)
+    stir(one)
+    weights = {name: tensor.clone() for name, tensor in one.adapter.module.state_dict().items()}
+    found = list(lora.layers(one.adapter.module).values())
+
+    def probe():
+        if found[-1].merged:
+            raise error
+        return hidden(one)
+
+    def broken(*arguments, **options):
+        raise error
+
+    if moment == "merging the third layer":
+        monkeypatch.setattr(found[2], "merge", broken)
+    with pytest.raises(error):
+        lora.merge(one.adapter.module, probe)
+    after = one.adapter.module.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in weights.items())
+    assert not any(layer.merged for layer in found)
 
 
 def test_removing_it_restores_the_base():

@@ -41,9 +41,13 @@ def load_run(checkpoint: Path, device: str) -> Policy:
 
 
 def lighter(model: PixelVLA) -> PixelVLA:
-    """Add LoRA to the base's weights where they are float32, so that rounding is all that changes."""
+    """Add LoRA to the base's weights where they are float32, so that rounding is all that changes.
+
+    A base that acts by choosing tokens may be so near a tie that rounding tips it; its LoRA stays beside.
+    """
     import torch
 
+    from pixelvla_core.errors import UserError
     from pixelvla_core.model import lora
 
     found = [layer.get_base_layer().weight for layer in lora.layers(model.base).values()]
@@ -56,6 +60,9 @@ def lighter(model: PixelVLA) -> PixelVLA:
             torch.manual_seed(0)
             return model.predict(batch)
 
-    lora.merge(model.base, tried)
+    try:
+        lora.merge(model.base, tried)
+    except UserError:
+        return model
     lora.remove(model.base)
     return model

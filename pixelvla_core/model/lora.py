@@ -102,6 +102,8 @@ def layers(module: nn.Module) -> dict[str, Any]:
 def merge(module: nn.Module, probe: Callable[[], Tensor], *, tolerance: float = 1e-3) -> float:
     """Add LoRA's update to the base's weights, and take it out again if that changes what the model computes.
 
+    Whatever is raised, by the probe too, the base is then as it was.
+
     Args:
         probe: Computes an output of the model, the same at every call (eval mode, fixed input).
         tolerance: Largest difference allowed, relative to the largest output.
@@ -115,33 +117,36 @@ def merge(module: nn.Module, probe: Callable[[], Tensor], *, tolerance: float = 
     found = layers(module)
     if not all(layer.get_base_layer().weight.is_floating_point() for layer in found.values()):
         raise UserError("LoRA cannot be merged into quantised base weights. Load the base without `quantize`.")
-    with torch.no_grad():
-        before = probe().float()
-        originals = {name: layer.get_base_layer().weight.detach().clone() for name, layer in found.items()}
-        for layer in found.values():
-            layer.merge(safe_merge=True)
-        after = probe().float()
-    difference = ((after - before).abs().max() / before.abs().max().clamp(min=1e-12)).item()
-    if not difference <= tolerance:
+    originals = {name: layer.get_base_layer().weight.detach().clone() for name, layer in found.items()}
+    try:
+        difference = _merged(found, probe)
+        if not difference <= tolerance:
+            raise UserError(
+                f"Merging LoRA changes the model's output by {difference:.2e} of its size, more than {tolerance:.0e}; "
+                "nothing was merged. Merge in a wider type (dtype=float32), or keep LoRA beside the base."
+            )
+    except BaseException:
         _restore(found, originals)
-        raise UserError(
-            f"Merging LoRA changes the model's output by {difference:.2e} of its size, more than {tolerance:.0e}; "
-            "nothing was merged. Merge in a wider type (dtype=float32), or keep LoRA beside the base."
-        )
+        raise
     return difference
+
+
+@torch.no_grad()
+def _merged(found: dict[str, Any], probe: Callable[[], Tensor]) -> float:
+    """Merge, and return how much that changes what the probe computes, relative to its largest output."""
+    before = probe().float()
+    for layer in found.values():
+        layer.merge(safe_merge=True)
+    after = probe().float()
+    return ((after - before).abs().max() / before.abs().max().clamp(min=1e-12)).item()
 
 
 def _restore(found: dict[str, Any], originals: dict[str, Tensor]) -> None:
     """Take the update out and put the original bits back, which subtracting alone would not give."""
     for name, layer in found.items():
-        layer.unmerge()
+        if layer.merged:
+            layer.unmerge()
         layer.get_base_layer().weight.data.copy_(originals[name])
-
-
-def unmerge(module: nn.Module) -> None:
-    """Take LoRA's update out of the base's weights again (equal up to rounding)."""
-    for layer in layers(module).values():
-        layer.unmerge()
 
 
 @contextmanager
