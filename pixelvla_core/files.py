@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -19,6 +20,9 @@ from pixelvla_core.errors import UserError
 # EFBIG: a file-size limit of the shell or the file system; to the user it is the same trouble as a full disk.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LOCK = ".lock"
+ASIDE = "aside.partial"
+"""How the name ends of a folder that another is about to replace."""
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def sha256(path: Path) -> str:
@@ -35,9 +39,9 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _beside(path: Path) -> Path:
+def _beside(path: Path, ending: str = "partial") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.{ending}")
 
 
 @contextmanager
@@ -57,21 +61,40 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a folder beside ``path`` to fill; on success its files are fsynced and it takes the place of ``path``.
 
-    An existing ``path`` is moved aside first and removed last, so that one complete folder exists at any moment.
+    An existing ``path`` is exchanged for it in one step. Where the file system cannot do that, the old one is moved
+    aside first and removed last; if the second step fails it is put back, and if the process is killed between the two
+    :func:`remove_partials` puts it back.
     """
-    partial, old = _beside(path), _beside(path)
+    partial, aside = _beside(path), _beside(path, ASIDE)
     partial.mkdir()
     try:
         yield partial
         for item in [*partial.rglob("*"), partial]:
             _sync(item)
-        if path.exists():
-            path.rename(old)
-        partial.rename(path)
+        if not _exchanged(partial, path):
+            if path.exists():
+                path.rename(aside)
+            partial.rename(path)
         _sync(path.parent)
     finally:
+        _put_back(aside)
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchanged(first: Path, second: Path) -> bool:
+    """Let two paths change places in one step, and say whether system and file system could (Linux's renameat2)."""
+    call = getattr(ctypes.CDLL(None), "renameat2", None)
+    return call is not None and not call(
+        _AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE
+    )
+
+
+def _put_back(aside: Path) -> None:
+    """Give a folder that was moved aside its name again, if nothing took its place."""
+    name = aside.name.removeprefix(".").removesuffix(f".{ASIDE}").rpartition(".")[0]
+    if aside.exists() and not aside.with_name(name).exists():
+        aside.rename(aside.with_name(name))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -94,7 +117,12 @@ def point_link(path: Path, target: str) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what a killed process left half-written in ``folder``. Hold the folder's lock while you call this."""
+    """Remove what a killed process left half-written in ``folder``, and put back what it had moved aside.
+
+    Hold the folder's lock while you call this.
+    """
+    for aside in folder.glob(f".*.{ASIDE}"):
+        _put_back(aside)
     for leftover in folder.glob(".*.partial"):
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)

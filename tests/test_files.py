@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,80 @@ def test_atomic_folder_keeps_the_old_one_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), files.atomic_folder(folder) as partial:
         write_half(partial / "a")
     assert (folder / "a").read_text() == "old"
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def folder_of(tmp_path: Path, content: str) -> Path:
+    with files.atomic_folder(tmp_path / "f") as partial:
+        (partial / "a").write_text(content)
+    return tmp_path / "f"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges two folders in one step")
+def test_atomic_folder_is_there_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder_of(tmp_path, "old")
+    (tmp_path / "x").mkdir()
+    if not files._exchanged(tmp_path / "x", tmp_path / "f"):
+        pytest.skip("this file system exchanges nothing")
+    files._exchanged(tmp_path / "x", tmp_path / "f")
+    (tmp_path / "x").rmdir()
+    monkeypatch.setattr(Path, "rename", lambda path, target: pytest.fail(f"{path} was moved"))
+    assert (folder_of(tmp_path, "new") / "a").read_text() == "new"
+    assert os.listdir(tmp_path) == ["f"]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_atomic_folder_puts_the_old_one_back_if_the_new_one_cannot_take_its_place(
+    error: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def broken(path: Path, target: Path) -> Path:
+        if path.name.endswith(".partial") and not path.name.endswith(files.ASIDE):
+            raise error
+        return rename(path, target)
+
+    folder_of(tmp_path, "old")
+    monkeypatch.setattr(files, "_exchanged", lambda first, second: False)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", broken)
+        with pytest.raises(error):
+            folder_of(tmp_path, "new")
+    assert (tmp_path / "f" / "a").read_text() == "old"
+    assert os.listdir(tmp_path) == ["f"]
+    folder_of(tmp_path, "new")
+    assert (tmp_path / "f" / "a").read_text() == "new"
+    assert os.listdir(tmp_path) == ["f"]
+
+
+KILL = """
+import os, pathlib, signal, sys
+from pixelvla_core import files
+folder, rename = pathlib.Path(sys.argv[1]), pathlib.Path.rename
+def last(path, target):
+    rename(path, target)
+    os.kill(os.getpid(), signal.SIGKILL)
+files._exchanged, pathlib.Path.rename = lambda first, second: False, last
+with files.atomic_folder(folder) as partial:
+    (partial / "a").write_text("new")
+"""
+
+
+def test_a_folder_survives_a_kill_between_the_two_steps_of_its_replacement(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "old")
+    killed = subprocess.run([sys.executable, "-c", KILL, str(folder)])
+    assert killed.returncode == -signal.SIGKILL
+    assert not folder.exists()
+    files.remove_partials(tmp_path)
+    assert (folder / "a").read_text() == "old"
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_what_was_moved_aside_is_removed_if_its_successor_is_there(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "new")
+    (tmp_path / f".f.0123abcd.{files.ASIDE}").mkdir()
+    files.remove_partials(tmp_path)
+    assert (folder / "a").read_text() == "new"
     assert os.listdir(tmp_path) == ["f"]
 
 
