@@ -129,29 +129,48 @@ def measure(device: str, quick: bool) -> Report:
             found[way] = own_process("bench.accelerator", "--way", way, *flags)
         except subprocess.CalledProcessError as error:
             notes.append(f"{way}: its process ended with status {error.returncode}")
-    limits = Limits(**found["limits"])
-    figures = [
-        Figure(what="arithmetic limit of the card, measured, bfloat16", value=limits.flops / 1e12, unit="TFLOP/s"),
-        Figure(what="bandwidth limit of the card, measured", value=limits.bandwidth / 1e9, unit="GB/s"),
-    ]
+    return Report(figures=figures_of(found), details=found, notes=notes + failures_of(found))
+
+
+def figures_of(found: dict[str, Any]) -> list[Figure]:
+    """The figures of the ways that were measured; without the card's limits there are no shares of them."""
+    limits = Limits(**found["limits"]) if "limits" in found else None
+    figures = card(limits) if limits else []
     for variant in VARIANTS:
         if variant in found:
             figures += predicted(variant, found[variant], limits)
-            notes += [f"{variant}, {name}: {why}" for name, why in found[variant]["failures"].items()]
     if "cat" in found:
         figures += training.speedups(found["cat"]["speedups"])
         figures.append(Figure(what="peak device memory, stage cat", value=found["cat"]["peak_mib"], unit="MiB"))
-    return Report(figures=figures, details=found, notes=notes)
+    return figures
 
 
-def predicted(variant: str, found: dict[str, Any], limits: Limits) -> list[Figure]:
+def failures_of(found: dict[str, Any]) -> list[str]:
+    """What each variant could not do, and why."""
+    return [
+        f"{variant}, {name}: {why}"
+        for variant in VARIANTS
+        for name, why in found.get(variant, {}).get("failures", {}).items()
+    ]
+
+
+def card(limits: Limits) -> list[Figure]:
+    """What the card can do at best."""
+    return [
+        Figure(what="arithmetic limit of the card, measured, bfloat16", value=limits.flops / 1e12, unit="TFLOP/s"),
+        Figure(what="bandwidth limit of the card, measured", value=limits.bandwidth / 1e9, unit="GB/s"),
+    ]
+
+
+def predicted(variant: str, found: dict[str, Any], limits: Limits | None) -> list[Figure]:
     """The figures of one variant's predictions; those of a way that did not run are left out."""
     ways, figures = found["ways"], []
-    floors = least_seconds(found, limits)
+    floors = least_seconds(found, limits) if limits else {}
     for name, row in ways.items():
         figures.append(Figure(what=f"latency, {variant}: {name}", value=1000 * row["median_s"], unit="ms"))
-        share = 100 * floors[name] / row["median_s"]
-        figures.append(Figure(what=f"share of the card's limit, {variant}: {name}", value=share, unit="%"))
+        if name in floors:
+            share = 100 * floors[name] / row["median_s"]
+            figures.append(Figure(what=f"share of the card's limit, {variant}: {name}", value=share, unit="%"))
     if "native" in ways:
         figures.append(chunk.saved(ways["native"], f", {variant}"))
     if PROMPTED in ways:

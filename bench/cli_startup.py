@@ -6,7 +6,6 @@ Run it with ``python -m bench.cli_startup``. Neither may import torch.
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import Figure, Report, parser, publish
-from bench.timing import own_process, peak_mib
+from bench.timing import own_process, peak_mib, processor_seconds
 
 LIMITS = {"--help": 0.5, "plugins": 1.5}
 RUNS, QUICK_RUNS = 9, 2
@@ -30,16 +29,11 @@ def time_runs(arguments: list[str], runs: int) -> dict[str, float]:
     command = [str(Path(sys.executable).with_name("pixelvla")), *arguments]
     wall, cpu = [], []
     for _ in range(runs + 1):
-        start, used = time.perf_counter(), _children_cpu()
+        start, used = time.perf_counter(), processor_seconds()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         wall.append(time.perf_counter() - start)
-        cpu.append(_children_cpu() - used)
+        cpu.append(processor_seconds() - used)
     return {"median_s": statistics.median(wall[1:]), "worst_s": max(wall[1:]), "cpu_s": statistics.median(cpu[1:])}
-
-
-def _children_cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 def inside(arguments: list[str]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import os
 import platform
 from datetime import UTC, datetime
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "transformers", "timm", "numpy", "mujoco", "lerobot")
+BENCH = Path(__file__).resolve().parent
 QUIET = 1.5
 """Below this load the machine had nothing else to do that would show in the figures."""
 
@@ -26,6 +29,43 @@ def circumstances() -> dict[str, Any]:
         "nice": os.nice(0),
         "threads": os.environ.get("OMP_NUM_THREADS", "default"),
     }
+
+
+def code(name: str) -> str:
+    """Digest of a benchmark's file and of what it imports from this folder; equal code gives equal digests.
+
+    Comments, docstrings and line breaks do not count. What is measured, the project itself, is not in it.
+    """
+    files, todo = {}, [name]
+    while todo:
+        part = todo.pop()
+        path = BENCH / f"{part}.py"
+        if part not in files and path.is_file():
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            files[part] = ast.dump(_without_docstrings(tree))
+            todo += [found for node in ast.walk(tree) for found in _imported(node)]
+    return hashlib.sha256("\n".join(files[part] for part in sorted(files)).encode()).hexdigest()
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [item for item in body if not _is_text(item)]  # type: ignore[attr-defined]
+    return tree
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _imported(node: ast.AST) -> list[str]:
+    """Names of this folder's modules that a statement imports."""
+    if not isinstance(node, ast.ImportFrom) or not node.module:
+        return []
+    if node.module == "bench":
+        return [alias.name for alias in node.names]
+    return [node.module.removeprefix("bench.")] if node.module.startswith("bench.") else []
 
 
 def describe() -> str:

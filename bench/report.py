@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 JSON = dict[str, Any]
-VERDICTS = {True: "met", False: "MISSED", None: "unsure"}
+VERDICTS = {True: "met", False: "**missed**", None: "undecided"}
+"""None: the confidence interval reaches across the target."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import table
-from bench.machine import circumstances
+from bench.machine import circumstances, code
 from bench.report import readable
 from bench.timing import ROOT
 from pixelvla_core.files import write_json, write_text
@@ -60,7 +60,7 @@ def run(names: Sequence[str], quick: bool, results: Path, page: Path | None) -> 
     for name in names:
         print(f"{name} ...", flush=True)
         found = run_one(name, quick)
-        kept[name] = found | {"circumstances": where}
+        kept[name] = found | {"circumstances": where, "code": code(name)}
         fine = fine and not found["error"]
         print(f"failed: {found['error']}" if found["error"] else readable(found), flush=True)
         write_json(results, kept)

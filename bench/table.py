@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bench.machine import code
+from bench.report import VERDICTS
+
 BEGIN, END = "<!-- begin: written by python -m bench.run -->", "<!-- end -->"
 JSON = Mapping[str, Any]
-MET = {True: "yes", False: "**no**", None: "unsure"}
+YES = {True: "yes", False: "**no**"}
 
 
 def render(results: Mapping[str, JSON]) -> str:
@@ -18,16 +21,16 @@ def render(results: Mapping[str, JSON]) -> str:
     parts = [
         "### Targets",
         _table(
-            ["benchmark", "figure", "target", "measured", "met"],
-            [[name, f["what"], f["target"], f["text"], MET[f["met"]]] for name, f in judged],
+            ["benchmark", "figure", "target", "measured", "verdict"],
+            [[name, f["what"], f["target"], f["text"], VERDICTS[f["met"]]] for name, f in judged],
         ),
         *(["\n".join(notes)] if notes else []),
         "### Other figures",
         _table(["benchmark", "figure", "measured"], [[name, f["what"], f["text"]] for name, f in others]),
         "### When and where",
         _table(
-            ["benchmark", "date", "load at the start", "quiet", "took", "machine"],
-            [[name, *_circumstances(result)] for name, result in results.items()],
+            ["benchmark", "date", "this code", "load at the start", "quiet", "took", "machine"],
+            [[name, *_circumstances(name, result)] for name, result in results.items()],
         ),
     ]
     return "\n\n".join(parts)
@@ -48,11 +51,12 @@ def _notes(results: Mapping[str, JSON]) -> Iterator[str]:
         yield from (f"- `{name}`, {note}" for note in result.get("notes", ()))
 
 
-def _circumstances(result: JSON) -> list[str]:
+def _circumstances(name: str, result: JSON) -> list[str]:
+    same = YES[result.get("code") == code(name)]
     where = result["circumstances"]
     minutes = f"{result['seconds'] / 60:.1f} min"
     machine = f"{where['machine']}; torch {where['versions']['torch']}"
-    return [where["date"], f"{where['load']}", MET[where["quiet"]], minutes, machine]
+    return [where["date"], same, f"{where['load']}", YES[where["quiet"]], minutes, machine]
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 
@@ -20,7 +19,7 @@ from pixelvla_tabletop.env import TabletopEnv
 from pixelvla_tabletop.expert import Expert
 
 from bench.report import Figure, Report, parser, publish
-from bench.timing import own_process, peak_mib
+from bench.timing import own_process, peak_mib, processor_seconds
 
 KINDS = ("frames", "frames and masks", "physics only")
 PROCESSES = (1, 2)
@@ -32,7 +31,7 @@ def play(kind: str, size: int, first_seed: int, seconds: float) -> tuple[int, fl
     env = TabletopEnv(image_size=size)
     draws = kind != "physics only"
     env.reset(seed=first_seed)
-    start, busy, steps, seed = time.perf_counter(), _processor_seconds(), 0, first_seed
+    start, busy, steps, seed = time.perf_counter(), processor_seconds(), 0, first_seed
     while time.perf_counter() - start < seconds:
         env.reset(seed=seed, options={"observe": draws})
         expert, done, seed = Expert(env), False, seed + 1
@@ -41,12 +40,7 @@ def play(kind: str, size: int, first_seed: int, seconds: float) -> tuple[int, fl
             if kind == "frames and masks":
                 env.segmentation()
             done, steps = terminated or truncated, steps + 1
-    return steps, time.perf_counter() - start, _processor_seconds() - busy
-
-
-def _processor_seconds() -> float:
-    times = os.times()
-    return times.user + times.system
+    return steps, time.perf_counter() - start, processor_seconds() - busy
 
 
 def played(kind: str, size: int, processes: int, seconds: float) -> dict[str, float | str | int]:

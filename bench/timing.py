@@ -1,10 +1,11 @@
-"""Clocks and memory: calls timed in turn within one process, and peaks of processes that do one thing."""
+"""Clocks and memory: calls timed side by side within one process, and peaks of processes that do one thing."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -61,6 +62,11 @@ class Ratio:
     low: float
     high: float
 
+    @property
+    def width(self) -> float:
+        """How wide the interval is, as a share of the median."""
+        return (self.high - self.low) / self.median
+
     @classmethod
     def of(cls, ratios: Sequence[float]) -> Ratio:
         """With fewer than six rounds the interval is from the least to the greatest."""
@@ -95,6 +101,66 @@ def in_turn(calls: Mapping[str, Callable[[], object]], rounds: int, wait: Callab
                 timings.wall[name].append(time.perf_counter() - start)
                 timings.cpu[name].append(time.process_time() - busy)
     return timings
+
+
+@dataclass(frozen=True)
+class Enough:
+    """When a comparison has been repeated often enough; where the ratio lies has no say, or it would bias the answer.
+
+    Attributes:
+        width: Its 95 % interval is narrower than this share of the ratio...
+        limit_s: ...or so many seconds have passed since all comparisons began...
+        least: ...and in either case it has had so many rounds.
+    """
+
+    width: float
+    limit_s: float
+    least: int = 9
+
+    def reached(self, ratios: Sequence[float], seconds: float) -> bool:
+        if len(ratios) < self.least:
+            return False
+        return seconds >= self.limit_s or Ratio.of(ratios).width < self.width
+
+
+def paired(calls: Mapping[str, Callable[[], object]], to: str, enough: Enough) -> dict[str, Timings]:
+    """Compare each call with one of them in rounds of A B B A, so that what changes evenly with time cancels.
+
+    A round of every comparison that still needs one follows the other, and every second round is B A A B. All calls
+    are made once before anything is counted.
+
+    Returns:
+        Name -> the timings of it and of `to` in its rounds; a value is the mean of a round's two calls.
+    """
+    for call in calls.values():
+        call()
+    found = {name: Timings({name: [], to: []}, {name: [], to: []}) for name in calls if name != to}
+    begun, still = time.monotonic(), list(found)
+    while still:
+        for name in still:
+            _round(calls, name, to, found[name])
+        seconds = time.monotonic() - begun
+        still = [name for name in still if not enough.reached(found[name].ratios(name, to), seconds)]
+    return found
+
+
+def _round(calls: Mapping[str, Callable[[], object]], name: str, to: str, timings: Timings) -> None:
+    order = (to, name, name, to) if len(timings.wall[name]) % 2 == 0 else (name, to, to, name)
+    taken: dict[str, list[tuple[float, float]]] = {name: [], to: []}
+    for each in order:
+        start, busy = time.perf_counter(), time.process_time()
+        calls[each]()
+        taken[each].append((time.perf_counter() - start, time.process_time() - busy))
+    for each, two in taken.items():
+        wall, cpu = (statistics.mean(values) for values in zip(*two, strict=True))
+        timings.wall[each].append(wall)
+        timings.cpu[each].append(cpu)
+
+
+def processor_seconds() -> float:
+    """Processor time of this process with all its threads, and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def peak_mib() -> float:
