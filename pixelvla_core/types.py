@@ -5,6 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+GROUPS = ("vision", "projector", "llm", "expert", "action_io")
+"""The groups of a base's parameters that core knows; an adapter has some of them."""
+
+RULES = ("q99", "min_max", "mean_std")
+"""How statistics normalise actions: quantiles or extremes to [-1, 1], or zero mean and unit deviation."""
+
+SPLICES = ("after_image", "in_text")
+"""Where pixel and prompt tokens go: Fig. 2 of the paper, or its appendix A.1."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ActionSpec:
@@ -44,8 +53,8 @@ class BackboneSpec:
         state_dim: Values of the robot's state that the base was made for; None if it reads none, or any number.
         provides: What heads may ask for: "hidden" (last hidden states), "native" (the base's own objective and
             prediction), "flow" (velocity of a flow-matching expert).
-        groups: Group name ("vision", "projector", "llm", "expert", "action_io") -> regular expression that
-            full-matches the names of its parameters in ``adapter.module``.
+        groups: Group name, one of ``GROUPS`` -> regular expression that full-matches the names of its parameters in
+            ``adapter.module``.
     """
 
     width: int

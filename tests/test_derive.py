@@ -166,7 +166,7 @@ def test_mixtures_give_one_prompt_of_each_kind():
     [
         ({"pint": 1}, "Did you mean 'point'"),
         ({"point+boxx": 1}, "Did you mean 'box'"),
-        ({"none+box": 1}, "no prompt kind 'none.box'"),
+        ({"none+box": 1}, "'none.box', but none stands alone"),
         ({"point": -1}, "below zero"),
         ({"point": float("nan")}, "below zero"),
         ({"none": 0}, "at least one"),

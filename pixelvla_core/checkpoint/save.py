@@ -27,19 +27,14 @@ from pixelvla_core.checkpoint.tensors import write_tensors
 from pixelvla_core.errors import CheckpointError
 from pixelvla_core.files import atomic_folder, write_json
 from pixelvla_core.recipe import Recipe, save_recipe
+from pixelvla_core.recipe.layers import MODEL_PARTS, PARTS
 
 if TYPE_CHECKING:
     from pixelvla_core.model.pixelvla import PixelVLA
     from pixelvla_core.plugins import Registry
 
-PARTS = {
-    "backbone": "backbone",
-    "pixel_encoder": "pixel_encoder",
-    "prompt_encoder": "prompt_encoder",
-    "head": "action_head",
-    "data": "dataset",
-}
-"""Where a recipe names a part -> its kind."""
+RECORDED = (*MODEL_PARTS, "data")
+"""The parts of a recipe that the manifest records; those of an evaluation may be others each time."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +111,8 @@ def save(
 
 def _parts(recipe: Recipe, registry: Registry) -> dict[str, PartRecord]:
     records = {}
-    for key, kind in PARTS.items():
-        part = getattr(recipe, key)
+    for key in RECORDED:
+        part, kind = getattr(recipe, key), PARTS[key]
         if part is not None:
             entry = registry.entry(kind, part.name)
             records[kind] = PartRecord(

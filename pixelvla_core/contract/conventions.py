@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pixelvla_core.errors import ContractError, suggest
+from pixelvla_core.types import RULES
 
-RULES = ("q99", "min_max", "mean_std")
-"""How statistics normalise: quantiles or extremes to [-1, 1], or zero mean and unit deviation."""
+__all__ = ["ORIENTATIONS", "ROTATIONS", "RULES", "UNKNOWN_FPS", "Gripper", "Rotation", "check_choice"]
 
 ORIENTATIONS = ("upright", "rotate180", "flip_vertical")
 """How an image was turned before the model saw it; LIBERO's cameras deliver images upside down."""
@@ -49,14 +49,9 @@ class Gripper:
         if self.open == self.closed:
             raise ContractError(f"The gripper's open and closed values are both {self.open}; they must differ.")
 
-    def is_closed(self, value: float) -> bool:
-        """Whether a value is nearer to closed than to open."""
+    def is_closed(self, value: Any) -> Any:
+        """Whether a value (or each of an array) is nearer to closed than to open."""
         return abs(value - self.closed) < abs(value - self.open)
-
-    def to(self, other: Gripper, value: Any) -> Any:
-        """Translate a value (number, array or tensor) of this convention into another one's."""
-        fraction = (value - self.closed) / (self.open - self.closed)
-        return other.closed + fraction * (other.open - other.closed)
 
     def to_json(self) -> dict[str, Any]:
         return {"index": self.index, "open": self.open, "closed": self.closed, "delta": self.delta}

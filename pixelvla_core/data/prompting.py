@@ -9,11 +9,11 @@ import numpy as np
 
 from pixelvla_core import prompts
 from pixelvla_core.annotations.derive import derive_prompt
-from pixelvla_core.errors import RecipeError, suggest
+from pixelvla_core.errors import RecipeError, sentence
+from pixelvla_core.recipe.schema import PROMPT_KINDS as KINDS
+from pixelvla_core.recipe.schema import check_mixture
 
-NONE = "none"
-KINDS = (NONE, *prompts.KINDS)
-"""What a mix may hold, besides mixtures of several kinds."""
+NONE = KINDS[0]
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,10 @@ class PromptMix:
 
     def __post_init__(self) -> None:
         for mixture, weight in self.weights.items():
-            for kind in mixture.split("+"):
-                if kind not in KINDS or (kind == NONE and mixture != NONE):
-                    raise RecipeError(
-                        f"There is no prompt kind {mixture!r}.{suggest(kind, KINDS)} Known: {', '.join(KINDS)}, and "
-                        "mixtures such as 'point+box'."
-                    )
+            try:
+                check_mixture("prompts", mixture)
+            except ValueError as error:
+                raise RecipeError(sentence(str(error))) from error
             if not weight >= 0:
                 raise RecipeError(f"The weight of prompt kind {mixture!r} is {weight}; it must not be below zero.")
         if not sum(self.weights.values()) > 0:

@@ -11,11 +11,11 @@ from torch import nn
 
 from pixelvla_core.errors import RecipeError, suggest
 from pixelvla_core.model.lora import base_name, is_lora
+from pixelvla_core.recipe.schema import OWN_GROUPS
 
 if TYPE_CHECKING:
     from pixelvla_core.model.pixelvla import PixelVLA
 
-OWN = ("pixel", "prompt", "head", "lora")
 _PARTS = {"pixel_encoder.": "pixel", "prompt_encoder.": "prompt", "head.": "head"}
 OTHER = "other"
 
@@ -61,7 +61,7 @@ def apply(model: PixelVLA, groups: Iterable[str]) -> list[Row]:
 def parameters(model: PixelVLA) -> dict[str, list[nn.Parameter]]:
     """Every parameter of the model by group; each is in exactly one, the first of the spec that matches."""
     patterns = {group: re.compile(pattern) for group, pattern in model.backbone.spec.groups.items()}
-    members: dict[str, list[nn.Parameter]] = {group: [] for group in (*OWN, *patterns, OTHER)}
+    members: dict[str, list[nn.Parameter]] = {group: [] for group in (*OWN_GROUPS, *patterns, OTHER)}
     for name, parameter in model.named_parameters():
         members[_group(name, patterns)].append(parameter)
     return members

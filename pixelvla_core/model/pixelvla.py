@@ -22,11 +22,10 @@ from pixelvla_core.seam.backbone import BackboneAdapter
 from pixelvla_core.seam.batch import Batch, Features, Sample
 from pixelvla_core.seam.check import check_samples
 from pixelvla_core.seam.prefix import Past, Prefix
+from pixelvla_core.types import SPLICES
 
 if TYPE_CHECKING:
     from pixelvla_core.contract import ActionContract
-
-SPLICES = ("after_image", "in_text")
 
 
 class PixelVLA(nn.Module):
@@ -132,8 +131,9 @@ class PixelVLA(nn.Module):
             if self._prompt_tokens and camera in batch.prompts:
                 prefix = prefix.insert(f"prompt:{camera}", *self.prompt_encoder(batch.prompts[camera]), after=after)
             if self.pixel_encoder is not None and camera in batch.masks:
-                tokens, valid = self.pixel_encoder(features.levels[camera], batch.masks[camera])
-                prefix = prefix.insert(f"pixel:{camera}", tokens, valid, after=after)
+                image = features.tokens[camera]
+                pixel = self.pixel_encoder(features.levels[camera], batch.masks[camera], image)
+                prefix = prefix.insert(f"pixel:{camera}", *pixel, after=after)
         return prefix
 
     @torch.no_grad()

@@ -27,6 +27,9 @@ PARTS: Mapping[str, str] = {
 }
 """Where a recipe names a part, and the kind of that part."""
 
+MODEL_PARTS = ("backbone", "pixel_encoder", "prompt_encoder", "head")
+"""Those that a model is made of: all that a robot needs."""
+
 Plain = dict[str, Any]
 
 

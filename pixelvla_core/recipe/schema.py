@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pixelvla_core.errors import suggest
+from pixelvla_core.types import GROUPS as BASE_GROUPS
+from pixelvla_core.types import RULES, SPLICES
 
 OWN_GROUPS = ("pixel", "prompt", "head", "lora")
-BASE_GROUPS = ("vision", "projector", "llm", "expert", "action_io")
 PROMPT_KINDS = ("none", "point", "line", "box", "mask")
 """A prompt may also be a mixture, such as ``point+box``."""
+CHANGES = ("statistics", "names", "rule", "mask", "fps", "camera", "orientation", "gripper", "rotation", "frame")
+"""What of the action contract ``start_changes`` may list."""
 
 
 def check(holds: bool, message: str) -> None:
@@ -40,6 +43,15 @@ def check_above(name: str, value: float, bound: float) -> None:
     """Check that a number is finite and above a bound."""
     check(value > bound, f"{name} is {value}; expected more than {bound}")
     check(value < math.inf, f"{name} is {value}; expected a finite number")
+
+
+def check_mixture(name: str, mixture: str) -> None:
+    """Check that a text is a kind of prompt, or several joined by ``+``."""
+    kinds = mixture.split("+")
+    for kind in kinds:
+        check_choice(name, kind, PROMPT_KINDS)
+    alone = "none" not in kinds or mixture == "none"
+    check(alone, f"{name} lists {mixture!r}, but none stands alone: it means that nothing is given")
 
 
 @dataclass(frozen=True)
@@ -95,7 +107,7 @@ class Action:
 
     def __post_init__(self) -> None:
         check_at_least("horizon", self.horizon, 1)
-        check_choice("normalization", self.normalization, ("q99", "min_max", "mean_std"))
+        check_choice("normalization", self.normalization, RULES)
 
 
 @dataclass(frozen=True)
@@ -197,10 +209,7 @@ class Evaluate:
         check(self.execute is None or self.execute >= 1, f"execute is {self.execute}; expected at least 1")
         check(len(self.prompts) > 0, f"prompts is empty; expected some of {', '.join(PROMPT_KINDS)}")
         for mixture in self.prompts:
-            for kind in mixture.split("+"):
-                check_choice("prompts", kind, PROMPT_KINDS)
-            alone = "none" not in mixture.split("+") or mixture == "none"
-            check(alone, f"prompts lists {mixture!r}, but none stands alone: it means that nothing is given")
+            check_mixture("prompts", mixture)
 
 
 @dataclass(frozen=True)
@@ -217,11 +226,13 @@ class Recipe:
     Attributes:
         head: from the backbone's output to actions; ``native`` is the base model's own objective and prediction.
         start: a checkpoint or run of pixelvla whose weights training begins with; its parts must be the recipe's.
+        start_changes: what of the action contract of ``start`` the data may have otherwise; see ``contract/begin.py``.
         splice: where pixel and prompt tokens go: after_image (Fig. 2 of the paper) or in_text (its A.1).
     """
 
     backbone: Backbone | None = None
     start: str | None = None
+    start_changes: list[str] = field(default_factory=list)
     pixel_encoder: Part | None = None
     prompt_encoder: Part | None = None
     head: Part | None = None
@@ -235,7 +246,9 @@ class Recipe:
     log: Log = field(default_factory=Log)
 
     def __post_init__(self) -> None:
-        check_choice("splice", self.splice, ("after_image", "in_text"))
+        check_choice("splice", self.splice, SPLICES)
+        for name in self.start_changes:
+            check_choice("start_changes", name, CHANGES)
         for name in self.run:
             check(name in self.stages, self._unknown_stage(name))
             if self.backbone is not None:  # without one it is a fragment, to be looked at

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from pixelvla_core.seam.backbone import BackboneAdapter, FlowBackbone, NativeBackbone
 from pixelvla_core.seam.batch import Batch, Sample
 from pixelvla_core.testing.subject import LEVELS, Subject, expect, expect_close
+from pixelvla_core.types import GROUPS
 
 _PROTOCOLS = {"hidden": BackboneAdapter, "native": NativeBackbone, "flow": FlowBackbone}
-_GROUPS = ("vision", "projector", "llm", "expert", "action_io")
 
 
 def spec(subject: Subject) -> str:
@@ -55,7 +55,7 @@ def groups(subject: Subject) -> str:
     names = [name for name, _ in subject.adapter.module.named_parameters()]
     owners: Counter[str] = Counter()
     for group, pattern in subject.spec.groups.items():
-        expect(group in _GROUPS, f"there is no group {group!r}; core knows {', '.join(_GROUPS)}")
+        expect(group in GROUPS, f"there is no group {group!r}; core knows {', '.join(GROUPS)}")
         found = [name for name in names if re.fullmatch(pattern, name)]
         expect(bool(found), f"group {group!r} matches no parameter; its pattern {pattern!r} must match whole names")
         owners.update(found)
