@@ -35,7 +35,8 @@ class Component:
         target: ``"package.module:attribute"`` of the callable that builds the part; imported only when it is used.
         config: ``"package.module:attribute"`` of the dataclass of its options; importing it needs no torch.
         summary: one line for ``pixelvla plugins``.
-        provides: what a backbone gives to heads: ``{"hidden"}`` or ``{"hidden", "flow"}``.
+        provides: what a backbone gives to heads: "hidden" (last hidden states), and perhaps "native" (its own objective
+            and prediction) and "flow" (the velocity of a flow-matching expert).
         requires: what a head takes from the backbone.
 
     Raises:

@@ -36,7 +36,7 @@ class Manifest:
             where no folder is known) and "stored" ("delta": all base tensors are in the delta; "folder": in ``base/``;
             "no": only what was trained is stored).
         trained: Groups of the base whose tensors are in the delta because a stage trained them.
-        lora: "rank", "alpha", "dropout" and the "targets" as they were matched; empty without LoRA.
+        lora: "rank", "alpha", "dropout", "groups" and the "targets" as they were matched; empty without LoRA.
         stages: Names of the stages that are done, in order.
         step: Optimizer steps over all stages.
         files: File name -> sha256.
