@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pixelvla_core.contract import ActionContract, Gripper, Rotation, Statistics, infer_contract
+from pixelvla_core.contract.begin import begin_contract
+from pixelvla_core.contract.contract import CONVENTIONS
 from pixelvla_core.errors import ContractError
+from pixelvla_core.recipe.schema import CHANGES
 
 # bridge_orig of OpenVLA's dataset_statistics.json, rounded, and what OpenVLA's own predict_action computed with it from
 # two rows of action tokens.
@@ -139,8 +142,13 @@ def test_statistics_follow_their_definitions():
 def test_json_round_trip():
     made = contract(orientation="rotate180", revision="v3", fingerprint="ab" * 32)
     assert ActionContract.from_json(json.loads(json.dumps(made.to_json()))) == made
-    bare = contract(gripper=None, rotation=None)
+    bare = contract(gripper=None, rotation=None, unknown=["gripper", "frame"])
     assert ActionContract.from_json(json.loads(json.dumps(bare.to_json()))) == bare
+
+
+def test_json_without_a_list_of_the_unknown_states_everything():
+    older = {name: value for name, value in contract().to_json().items() if name != "unknown"}
+    assert ActionContract.from_json(older) == contract()
 
 
 @pytest.mark.parametrize("change", [{"version": 2}, {"extra": 1}])
@@ -152,7 +160,25 @@ def test_json_of_another_version_is_refused(change):
 def test_a_contract_fits_itself_with_other_statistics():
     other = replace(contract(), statistics=Statistics.of(random_actions(4)), dataset="mine", fingerprint="f")
     contract().check_compatible(other)
-    assert contract().with_data(other).statistics == other.statistics
+    assert contract().differences(other, mine="a", theirs="b") == {}
+
+
+def test_what_one_side_does_not_know_is_not_compared():
+    bare = contract(names=[f"action_{i}" for i in range(7)], gripper=None, rotation=None, fps=0.0, unknown=CONVENTIONS)
+    for one, two in ((bare, contract()), (contract(), bare)):
+        one.check_compatible(two)
+    assert not any(bare.knows(name) for name in (*CONVENTIONS, "fps"))
+    with pytest.raises(ContractError, match="gripper: None in the checkpoint"):
+        contract(gripper=None).check_compatible(contract())
+    with pytest.raises(ContractError, match="Did you mean 'gripper'"):
+        contract(unknown=["griper"])
+
+
+def test_actions_of_other_width_differ_also_where_names_are_unknown():
+    six = {name: values[:6] for name, values in BRIDGE.items()}
+    bare = ActionContract.from_norm_stats({"a": {"action": six}}, fps=0.0, camera="front", unknown=["names"])
+    with pytest.raises(ContractError, match="dimensions: 6 in the checkpoint, 7 in the data"):
+        bare.check_compatible(contract())
 
 
 @pytest.mark.parametrize(
@@ -189,18 +215,60 @@ def test_an_ambiguous_statistics_key_names_all():
         ActionContract.from_norm_stats(stats, fps=5, camera="front")
 
 
-def test_the_bases_statistics_replace_the_datas_and_the_nearest_by_content_is_named():
-    far = BRIDGE | {name: [10 * value for value in BRIDGE[name]] for name in ("q01", "q99")}
-    data = replace(contract(), dataset="mine")
-    stats = {"far": {"action": far}, "near": {"action": BRIDGE}}
-    assert data.with_norm_stats(stats, "far").statistics.q99[0] == pytest.approx(0.283)
-    with pytest.raises(ContractError, match="Nearest to this data: 'near'"):
-        data.with_norm_stats(stats)
+def test_a_run_after_training_takes_the_datas_contract_where_its_actions_mean_the_same():
+    data = replace(contract(), statistics=Statistics.of(random_actions(4)), dataset="mine")
+    assert begin_contract(None, data, trained=True) == (data, [])
+    found, said = begin_contract(contract(), data, trained=True)
+    assert found == data
+    assert said == ["The statistics of actions are now those of mine."]
 
 
-def test_camera_is_checked_with_the_nearest_name():
-    with pytest.raises(ContractError, match="Did you mean 'front_left'"):
-        contract().check_camera({"front_left": 0, "wrist": 0})
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_start_that_means_something_else_is_refused_until_that_is_declared(trained):
+    data = replace(contract(), fps=10.0, orientation="rotate180")
+    with pytest.raises(
+        ContractError, match=r"fps: 5.0 in the start, 10.0 in the data; orientation.*=\[fps,orientation"
+    ):
+        begin_contract(contract(), data, trained=trained)
+    with pytest.raises(ContractError, match=r"data: orientation"):
+        begin_contract(contract(), data, trained=trained, changes=["fps"])
+    found, said = begin_contract(contract(), data, trained=trained, changes=["fps", "orientation"])
+    assert (found.fps, found.orientation) == (10.0, "rotate180")
+    assert "fps: 5.0 in the start, 10.0 in the data" in said[0]
+
+
+def test_another_rule_is_a_change_of_a_trained_start_only():
+    data = replace(contract(), rule="min_max")
+    with pytest.raises(ContractError, match="rule: 'q99' in the start"):
+        begin_contract(contract(), data, trained=True)
+    assert begin_contract(contract(), data, trained=False)[0].rule == "q99"
+
+
+def test_a_wrapped_start_keeps_the_bases_statistics_and_says_what_they_clip():
+    base = contract(names=[f"action_{i}" for i in range(7)], gripper=None, unknown=["names", "gripper"])
+    data = replace(contract(), statistics=Statistics.of(random_actions(4)), dataset="mine", fingerprint="f")
+    found, (said,) = begin_contract(base, data, trained=False)
+    assert (found.statistics, found.dataset, found.fingerprint) == (base.statistics, "bridge_orig", "")
+    assert (found.names, found.gripper, found.unknown) == (data.names, data.gripper, ())
+    assert "The base's statistics of 'bridge_orig' are kept" in said
+    assert "farther in dx (-0.0287 to 0.0283, the data" in said
+    assert "dyaw" not in said, "its bounds hold the data"
+    own, (said,) = begin_contract(base, data, trained=False, changes=["statistics"])
+    assert own == data
+    assert "now those of mine" in said
+
+
+def test_a_wrapped_start_of_other_width_is_refused():
+    six = {name: values[:6] for name, values in BRIDGE.items()}
+    base = ActionContract.from_norm_stats({"a": {"action": six}}, fps=0.0, camera="front", unknown=["names"])
+    with pytest.raises(ContractError, match="dimensions: 6 in the start, 7 in the data") as caught:
+        begin_contract(base, contract(), trained=False)
+    assert "start_changes=" not in str(caught.value)
+
+
+def test_what_start_changes_may_list_is_what_contracts_compare():
+    origin = {"dataset", "revision", "fingerprint", "unknown"}
+    assert set(CHANGES) == {field.name for field in fields(ActionContract)} - origin
 
 
 @pytest.mark.parametrize(
@@ -222,11 +290,18 @@ def test_statistics_that_are_not_finite_are_refused():
         Statistics.of(np.array([[0.0, np.nan]]))
 
 
-def test_gripper_values_translate_between_conventions():
+def test_a_gripper_is_closed_where_its_value_is_nearer_to_closed():
     openvla, libero = Gripper(index=6, open=1, closed=0), Gripper(index=6, open=-1, closed=1)
-    np.testing.assert_allclose(openvla.to(libero, np.array([0.0, 0.5, 1.0])), [1.0, 0.0, -1.0])
-    assert openvla.is_closed(0.2)
-    assert libero.is_closed(0.2)
+    values = np.array([-1.0, 0.2, 0.9])
+    assert openvla.is_closed(values).tolist() == [True, True, False]
+    assert libero.is_closed(values).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("given", ["gripper_open", "gripper_closed"])
+def test_half_a_gripper_is_refused(given):
+    actions, state = grasps(1.0, 0.0)
+    with pytest.raises(ContractError, match=f"{given} is given, but gripper_"):
+        infer_contract(actions, names=NAMES, state=state, fps=5, camera="front", **{given: 1.0})
 
 
 @pytest.mark.parametrize("text", ["euler_xyz_delta", "axis_angle", "quaternion_wxyz", "rot6d_delta"])

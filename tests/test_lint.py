@@ -131,6 +131,11 @@ def test_smooth_values_far_from_zero_look_absolute_even_without_state():
     assert "looks like a position" in only(data)[2]
 
 
+def test_a_contract_that_knows_no_fps_is_compared_with_no_time_stamps():
+    data = good()
+    assert findings(data, replace(contract_of(data["actions_NA"]), fps=0.0)) == []
+
+
 def test_absolute_actions_are_fine_where_the_contract_says_so():
     data = good()
     data["state_NS"] = None

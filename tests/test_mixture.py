@@ -98,6 +98,7 @@ def test_parts_whose_actions_mean_something_else_are_refused():
         mixture(second={"fps": 3.0})
     data = mixture(second={"fps": 3.0}, mixed_fps=True)
     assert data.contract().fps == data.fps == 0.0
+    assert mixture(second={"fps": 0.0}).contract().fps == 0.0, "what one part does not know, the mixture does not"
     with pytest.raises(ContractError, match=r"orientation: 'upright' in parts.small, 'rotate180' in parts"):
         mixture(second={"orientation": "rotate180"})
 

@@ -6,15 +6,15 @@ Shapes: H horizon, A action dimensions.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from pixelvla_core.contract.conventions import ORIENTATIONS, RULES, Gripper, Rotation, check_choice
-from pixelvla_core.contract.statistics import Statistics, nearest, pick
-from pixelvla_core.errors import ContractError, suggest
+from pixelvla_core.contract.conventions import ORIENTATIONS, RULES, UNKNOWN_FPS, Gripper, Rotation, check_choice
+from pixelvla_core.contract.statistics import Statistics, pick
+from pixelvla_core.errors import ContractError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 VERSION = 1
 _EPSILON = 1e-8
+
+CONVENTIONS = ("names", "camera", "orientation", "gripper", "rotation", "frame")
+"""The fields that may be listed as unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,8 @@ class ActionContract:
         dataset: Where the statistics come from.
         revision: The data's revision, if it has one.
         fingerprint: Hash of the data, or "" if the statistics came without data.
+        unknown: Which of ``CONVENTIONS`` nobody has stated, as around a base's bare statistics; what stands in these
+            fields means nothing. A gripper that is None and not listed here is known not to be there.
     """
 
     names: tuple[str, ...]
@@ -58,9 +63,11 @@ class ActionContract:
     dataset: str = ""
     revision: str = ""
     fingerprint: str = ""
+    unknown: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
+        object.__setattr__(self, "unknown", tuple(self.unknown))
         object.__setattr__(self, "mask", tuple(bool(value) for value in self.mask))
         self._check_texts()
         if isinstance(self.fps, bool) or not isinstance(self.fps, Real) or not 0 <= self.fps < np.inf:
@@ -82,6 +89,8 @@ class ActionContract:
         for name in ("camera", "frame"):
             if not isinstance(value := getattr(self, name), str) or not value:
                 raise ContractError(f"The contract's {name} is {value!r}; expected a name.")
+        for name in self.unknown:
+            check_choice("unknown field", name, CONVENTIONS)
 
     @property
     def dim(self) -> int:
@@ -95,6 +104,10 @@ class ActionContract:
         if self.rule == "mean_std":
             return stats["mean"] - stats["std"], stats["mean"] + stats["std"]
         return (stats["q01"], stats["q99"]) if self.rule == "q99" else (stats["min"], stats["max"])
+
+    def knows(self, name: str) -> bool:
+        """Whether somebody has stated a field; an fps of 0 is nobody's statement."""
+        return self.fps != UNKNOWN_FPS if name == "fps" else name not in self.unknown
 
     def normalize(self, actions: Actions) -> Actions:
         """Map physical units to the model's, float[..., A] (NumPy or torch).
@@ -145,49 +158,27 @@ class ActionContract:
         Raises:
             ContractError: names each field that differs, with both values.
         """
-        different = [
-            f"{item.name}: {_show(getattr(self, item.name))} in {mine}, {_show(getattr(other, item.name))} in {theirs}"
-            for item in fields(self)
-            if item.name not in _FREE and getattr(self, item.name) != getattr(other, item.name)
-        ]
-        if different:
+        if different := self.differences(other, mine=mine, theirs=theirs):
             raise ContractError(
-                f"The action contract of {mine} does not fit {theirs}: {'; '.join(different)}. "
+                f"The action contract of {mine} does not fit {theirs}: {'; '.join(different.values())}. "
                 "Actions would mean something else. Convert the data, or start from a model with a fitting contract."
             )
 
-    def check_camera(self, cameras: Mapping[str, Any]) -> None:
-        """Refuse images that lack the contract's camera, with the nearest name that is there."""
-        if self.camera not in cameras:
-            raise ContractError(
-                f"The model reads camera {self.camera!r}, but there is only {', '.join(cameras) or 'none'}."
-                f"{suggest(self.camera, cameras)} Rename the camera in your recipe or client."
-            )
+    def differences(self, other: ActionContract, *, mine: str, theirs: str) -> dict[str, str]:
+        """Both values, in words, of each field that both know and that differs; statistics and data may differ.
 
-    def with_data(self, other: ActionContract) -> ActionContract:
-        """Return this contract with the statistics and the origin of another one."""
-        self.check_compatible(other)
-        return replace(self, **{name: getattr(other, name) for name in _FREE})
-
-    def with_norm_stats(self, norm_stats: Mapping[str, Mapping], key: str | None = None) -> ActionContract:
-        """Return this contract with the statistics and mask of a base model, so that the base keeps its scale.
-
-        Raises:
-            ContractError: the entry is unknown or not clear, or has other dimensions; names the nearest by content.
+        Returns:
+            Field -> words, with "dimensions" beside the fields where names do not tell their number.
         """
-        try:
-            key, entry = pick(norm_stats, key)
-        except ContractError as error:
-            near = nearest(norm_stats, self.statistics)
-            raise ContractError(f"{error} Nearest to this data: {near!r}." if near else str(error)) from None
-        statistics = Statistics.from_json(entry)
-        if statistics.dim != self.dim:
-            raise ContractError(
-                f"The base's statistics {key!r} have {statistics.dim} dimensions, the data {self.dim}: "
-                f"{', '.join(self.names)}. Take the statistics from the data instead."
-            )
-        mask = tuple(entry.get("mask", [True] * self.dim))
-        return replace(self, statistics=statistics, mask=mask, dataset=key, revision="", fingerprint="")
+        found = {}
+        for item in fields(self):
+            known = self.knows(item.name) and other.knows(item.name)
+            one, two = getattr(self, item.name), getattr(other, item.name)
+            if item.name not in _FREE and known and one != two:
+                found[item.name] = f"{item.name}: {_show(one)} in {mine}, {_show(two)} in {theirs}"
+        if self.dim != other.dim and "names" not in found:
+            found["dimensions"] = f"dimensions: {self.dim} in {mine}, {other.dim} in {theirs}"
+        return found
 
     @classmethod
     def from_norm_stats(cls, norm_stats: Mapping[str, Mapping], key: str | None = None, **facts: Any) -> ActionContract:
@@ -196,7 +187,8 @@ class ActionContract:
         Args:
             norm_stats: dataset name -> entry; one with a "rule" was scaled by it, others by q99 as OpenVLA's.
             key: which dataset; None if there is only one.
-            facts: the remaining fields (``fps``, ``camera``, ...), which such a file does not hold.
+            facts: the remaining fields (``fps``, ``camera``, ...), which such a file does not hold; list in ``unknown``
+                what nobody has stated.
         """
         key, entry = pick(norm_stats, key)
         statistics = Statistics.from_json(entry)
@@ -223,7 +215,7 @@ class ActionContract:
         Raises:
             ContractError: another version, or fields that are missing or unknown.
         """
-        data = dict(data)
+        data = {"unknown": [], **data}  # older files state everything
         version = data.pop("version", None)
         known = {item.name for item in fields(cls)}
         if version != VERSION or set(data) != known:
@@ -237,7 +229,7 @@ class ActionContract:
         return cls(**data)
 
 
-_FREE = ("statistics", "dataset", "revision", "fingerprint")
+_FREE = ("statistics", "dataset", "revision", "fingerprint", "unknown")
 
 
 def _show(value: Any) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,45 @@ def infer_contract(
     )
 
 
+def declared_facts(
+    names: Sequence[str] | None,
+    *,
+    gripper_open: float | None = None,
+    gripper_closed: float | None = None,
+    rotation: str | None = None,
+) -> dict[str, Any]:
+    """What names and declarations settle without data, as keywords of ``ActionContract``.
+
+    Args:
+        names: name of each dimension; None if they are not known, and then neither of the others can be given.
+
+    Returns:
+        "names", "gripper" and "rotation" as far as they are settled, and "unknown" with those that are not. Names of
+        which none is a gripper's settle that there is none.
+
+    Raises:
+        ContractError: a declaration cannot be, or says nothing without names.
+    """
+    if names is None:
+        given = {"gripper_open": gripper_open, "gripper_closed": gripper_closed, "rotation": rotation}
+        if said := [name for name, value in given.items() if value is not None]:
+            raise ContractError(
+                f"{' and '.join(said)} cannot be placed without the names of the action's dimensions. Give names too, "
+                "such as names=[x,y,z,roll,pitch,yaw,gripper]."
+            )
+        return {"unknown": ("names", "gripper", "rotation")}
+    facts: dict[str, Any] = {"names": tuple(names)}
+    gripper = _declared_gripper(names, gripper_open, gripper_closed)
+    if gripper is not None or _gripper_index(names) is None:
+        facts["gripper"] = gripper
+    try:
+        facts["rotation"] = _rotation(names, rotation)
+    except ContractError:
+        if rotation is not None:
+            raise
+    return {**facts, "unknown": tuple(name for name in ("gripper", "rotation") if name not in facts)}
+
+
 def _gripper(
     actions_NA: np.ndarray,
     names: Sequence[str],
@@ -72,20 +112,44 @@ def _gripper(
     open_value: float | None,
     closed_value: float | None,
 ) -> Gripper | None:
+    declared = _declared_gripper(names, open_value, closed_value)
+    found = _gripper_index(names)
+    if declared is not None or found is None:
+        return declared
+    low, high = _levels(actions_NA[:, found], names[found])
+    higher_is_open = _higher_is_open(actions_NA[:, found], names[found], state, state_names)
+    return Gripper(index=found, open=high if higher_is_open else low, closed=low if higher_is_open else high)
+
+
+def _gripper_index(names: Sequence[str]) -> int | None:
+    """The dimension that is named after a gripper, None if none is."""
     found = [index for index, name in enumerate(names) if "grip" in name.lower()]
-    if len(found) != 1:
-        if open_value is None and closed_value is None and not found:
-            return None
+    if len(found) > 1:
         raise ContractError(
             f"{len(found)} of the action's dimensions are named after a gripper: {list(names)}. Expected exactly one; "
-            "name the dimensions with action_names."
+            "name the dimensions otherwise."
         )
-    index = found[0]
-    if open_value is not None and closed_value is not None:
-        return Gripper(index=index, open=open_value, closed=closed_value)
-    low, high = _levels(actions_NA[:, index], names[index])
-    higher_is_open = _higher_is_open(actions_NA[:, index], names[index], state, state_names)
-    return Gripper(index=index, open=high if higher_is_open else low, closed=low if higher_is_open else high)
+    return found[0] if found else None
+
+
+def _declared_gripper(names: Sequence[str], open_value: float | None, closed_value: float | None) -> Gripper | None:
+    """The gripper that two given values describe, None if none is given."""
+    if open_value is None and closed_value is None:
+        return None
+    if open_value is None or closed_value is None:
+        given, other = ("closed", "open") if open_value is None else ("open", "closed")
+        raise ContractError(
+            f"gripper_{given} is given, but gripper_{other} is not, and one does not tell the other. {_DECLARE}"
+        )
+    for name, value in (("gripper_open", open_value), ("gripper_closed", closed_value)):
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise ContractError(f"{name} is {value!r}; expected a number, the value of the action that means it.")
+    if (index := _gripper_index(names)) is None:
+        raise ContractError(
+            f"gripper_open and gripper_closed are given, but none of the action's dimensions is named after a gripper: "
+            f"{list(names)}. Name them, the gripper's with 'grip' in its name."
+        )
+    return Gripper(index=index, open=float(open_value), closed=float(closed_value))
 
 
 _DECLARE = "Set gripper_open and gripper_closed to the values that mean open and closed."
@@ -124,6 +188,8 @@ def _higher_is_open(values_N: np.ndarray, name: str, state: np.ndarray | None, s
 
 
 def _rotation(names: Sequence[str], declared: str | None) -> Rotation | None:
+    if declared is not None and not isinstance(declared, str):
+        raise ContractError(f"rotation is {declared!r}; expected one of {', '.join(ROTATIONS)}, perhaps with _delta.")
     lower = [name.lower() for name in names]
     turning = [index for index, name in enumerate(lower) if _TURNS.fullmatch(name)]
     if declared is not None:

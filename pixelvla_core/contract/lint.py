@@ -146,7 +146,7 @@ def _gripper(data: _Data) -> Iterator[Finding]:
     if gripper is None or gripper.delta:
         return
     name, values_N = data.contract.names[gripper.index], data.actions_NA[:, gripper.index]
-    closed = float((np.abs(values_N - gripper.closed) < np.abs(values_N - gripper.open)).mean())
+    closed = float(gripper.is_closed(values_N).mean())
     if not _RARE <= closed <= 1 - _RARE:
         side = "open" if closed < 0.5 else "closed"
         yield Finding(
@@ -165,7 +165,7 @@ def _gripper(data: _Data) -> Iterator[Finding]:
 
 
 def _fps(data: _Data) -> Iterator[Finding]:
-    if data.timestamp_N is None:
+    if data.timestamp_N is None or not data.contract.knows("fps"):
         return
     inside = np.diff(data.episode_N) == 0
     steps_N = np.diff(data.timestamp_N)[inside]

@@ -106,15 +106,3 @@ def pick(norm_stats: Mapping[str, Mapping], key: str | None) -> tuple[str, Mappi
         )
     entry = norm_stats[key]
     return key, entry.get("action", entry)
-
-
-def nearest(norm_stats: Mapping[str, Mapping], statistics: Statistics) -> str | None:
-    """Return the name of the entry whose q01 and q99 are nearest to these statistics, None if no dimension agrees."""
-    mine = np.array([statistics.q01, statistics.q99])
-    distances = {}
-    for key, entry in norm_stats.items():
-        entry = entry.get("action", entry)
-        if len(entry.get("q01", ())) == statistics.dim == len(entry.get("q99", ())):
-            scale = np.abs(mine).max(0) + 1e-8
-            distances[key] = float(np.abs((np.array([entry["q01"], entry["q99"]]) - mine) / scale).mean())
-    return min(distances, key=distances.__getitem__) if distances else None

@@ -9,11 +9,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pixelvla_core.contract.contract import ActionContract
+from pixelvla_core.contract.contract import CONVENTIONS, ActionContract
 from pixelvla_core.contract.conventions import UNKNOWN_FPS
 from pixelvla_core.contract.statistics import Statistics
 from pixelvla_core.data.build import build_dataset
@@ -91,9 +92,9 @@ class Mixture:
         found = {name: replace(part.contract(), camera=self.camera) for name, part in self.parts.items()}
         if self.config.mixed_fps and len({contract.fps for contract in found.values()}) > 1:
             found = {name: replace(contract, fps=UNKNOWN_FPS) for name, contract in found.items()}
-        (first, common), *others = found.items()
-        for name, contract in others:
-            common.check_compatible(contract, mine=f"parts.{first}", theirs=f"parts.{name}")
+        for (one, first), (two, second) in combinations(found.items(), 2):
+            first.check_compatible(second, mine=f"parts.{one}", theirs=f"parts.{two}")
+        common = _known_to_all(list(found.values()))
         facts = [
             [name, part.fingerprint, n] for (name, part), n in zip(self.parts.items(), self._counts_P, strict=True)
         ]
@@ -104,6 +105,13 @@ class Mixture:
             revision="",
             fingerprint=hashlib.sha256(json.dumps(facts).encode()).hexdigest(),
         )
+
+
+def _known_to_all(contracts: Sequence[ActionContract]) -> ActionContract:
+    """The first of several contracts that agree where they know; what one does not know, all together do not."""
+    fps = contracts[0].fps if all(contract.knows("fps") for contract in contracts) else UNKNOWN_FPS
+    unknown = [name for name in CONVENTIONS if not all(contract.knows(name) for contract in contracts)]
+    return replace(contracts[0], fps=fps, unknown=unknown)
 
 
 def counts(sizes: Sequence[int], weights: Sequence[float | None]) -> list[int]:
