@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pixelvla_core.component import Component
-from pixelvla_core.contract import ActionContract, Gripper, Statistics
+from pixelvla_core.contract import ActionContract, Gripper, Rotation, Statistics
 from pixelvla_core.errors import ContractError, UserError
 from pixelvla_core.evaluate import pool, user
 from pixelvla_core.evaluate.config import HoldConfig, Running
@@ -329,19 +329,64 @@ def contract(**facts):
     return ActionContract(names=tuple("abcdefg"), statistics=statistics, mask=(True,) * 7, **given)
 
 
-def test_a_world_whose_actions_mean_something_else_is_refused():
-    facts = {"names": tuple("tuvwxyz"), "fps": 5, "orientation": "upright", "gripper_open": 1.0, "gripper_closed": 0.0}
-    check_fit(contract(), facts)
-    check_fit(contract(fps=0.0, gripper=None), facts)
-    check_fit(contract(), {})
-    with pytest.raises(ContractError, match=r"fps: 10.0 in the checkpoint, 5 in the environment"):
-        check_fit(contract(fps=10.0), facts)
-    with pytest.raises(ContractError, match=r"gripper_open: 1.0 in the checkpoint, -1.0"):
-        check_fit(contract(), {**facts, "gripper_open": -1.0})
-    with pytest.raises(ContractError, match="dimensions: 7 in the checkpoint, 6"):
-        check_fit(contract(), {**facts, "names": tuple("tuvwxy")})
+WORLD = {
+    "names": tuple("abcdefg"),
+    "fps": 5,
+    "orientation": "upright",
+    "gripper_open": 1.0,
+    "gripper_closed": 0.0,
+    "rotation": "euler_xyz_delta",
+    "camera": "front",
+    "frame": "base",
+    "low": (-1.0,) * 7,  # what a world says beyond the contract is not compared
+}
+EULER = Rotation(kind="euler_xyz", start=3)
+
+
+def test_a_world_that_means_the_same_or_says_nothing_fits(recwarn):
+    for facts in (WORLD, {}, {**WORLD, "camera": None}, {"rotation": "euler_xyz_delta"}):
+        check_fit(contract(rotation=EULER), facts)
+    check_fit(contract(rotation=None, gripper=None), {"rotation": "none"})
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "words"),
+    [
+        ({"fps": 10.0}, {}, "fps: 10.0 in the checkpoint, 5 in the environment"),
+        ({}, {"gripper_open": -1.0}, "gripper_open: 1.0 in the checkpoint, -1.0"),
+        ({}, {"gripper_delta": True}, "gripper_delta: False in the checkpoint, True"),
+        ({"gripper": Gripper(index=6, open=1.0, closed=0.0, delta=True)}, {}, "gripper_delta: True in the checkpoint"),
+        ({"gripper": None}, {}, "gripper_open: 'none' in the checkpoint, 1.0"),
+        ({}, {"names": tuple("abcdef")}, "names: .*'g'. in the checkpoint"),
+        ({}, {"names": tuple("bacdefg")}, "names: .'a', 'b'.* in the checkpoint, .'b', 'a'"),
+        (
+            {"rotation": Rotation(kind="axis_angle", start=3)},
+            {},
+            "rotation: 'axis_angle_delta' in .* 'euler_xyz_delta'",
+        ),
+        ({"rotation": replace(EULER, delta=False)}, {}, "rotation: 'euler_xyz' in the checkpoint"),
+        ({"rotation": None}, {}, "rotation: 'none' in the checkpoint"),
+        ({"camera": "wrist"}, {}, "camera: 'wrist' in the checkpoint, 'front'"),
+        ({"frame": "tool"}, {}, "frame: 'tool' in the checkpoint, 'base'"),
+        ({"unknown": ["names"]}, {"names": tuple("abcdef")}, "dimensions: 7 in the checkpoint, 6"),
+    ],
+)
+def test_a_world_whose_actions_mean_something_else_is_refused(mine, theirs, words):
+    with pytest.raises(ContractError, match=words):
+        check_fit(contract(**{"rotation": EULER, **mine}), {**WORLD, **theirs})
+
+
+def test_a_checkpoint_without_a_contract_is_refused():
     with pytest.raises(ContractError, match="carries no action contract"):
-        check_fit(None, facts)
+        check_fit(None, WORLD)
+
+
+def test_what_the_checkpoint_does_not_know_is_said_and_not_compared():
+    bare = contract(fps=0.0, gripper=None, unknown=["names", "gripper", "rotation", "camera"])
+    said = "does not say names, fps, camera, rotation, gripper_open, gripper_closed, gripper_delta, so"
+    with pytest.warns(UserWarning, match=said):
+        check_fit(bare, {**WORLD, "names": tuple("tuvwxyz")})
 
 
 def test_unknown_tasks_and_splits_are_named(reaching):
