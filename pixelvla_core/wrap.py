@@ -13,8 +13,9 @@ from rich.table import Table
 
 from pixelvla_core.checkpoint.manifest import MANIFEST, Manifest, read_manifest
 from pixelvla_core.checkpoint.save import describe, save
-from pixelvla_core.contract.contract import ActionContract
-from pixelvla_core.contract.conventions import UNKNOWN_FPS
+from pixelvla_core.contract.contract import CONVENTIONS, ActionContract
+from pixelvla_core.contract.conventions import UNKNOWN_FPS, Gripper
+from pixelvla_core.contract.infer import declared_facts
 from pixelvla_core.contract.statistics import pick
 from pixelvla_core.errors import CheckpointError, ContractError, RecipeError, suggest
 from pixelvla_core.files import check_target, full_disk_is_user_error
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
 LAYERS = ("encoder/pixelvla", "head/l1")
 """What is put around the base unless layers are named."""
 
-FACTS = ("key", "fps", "camera", "orientation", "frame")
-"""What ``contract.X=VALUE`` may say; the rest of the contract comes from the base's statistics."""
+VIEW = ("camera", "orientation", "frame")
+DECLARED = ("names", "gripper_open", "gripper_closed", "rotation")
+FACTS = ("key", "fps", *VIEW, *DECLARED)
+"""What ``contract.X=VALUE`` may say; the rest of the contract comes from the base's statistics. What neither settles is
+unknown to the contract, never guessed."""
 
 
 def wrap(
@@ -65,11 +69,12 @@ def wrap(
         [f"backbone.name={base}", f"backbone.weights={_absolute(weights)}", *values],
         registry=manager.registry,
     )
-    from pixelvla_core.model.assemble import assemble
+    from pixelvla_core.model.assemble import assemble, build_backbone
 
-    model = assemble(recipe, registry=manager.registry)
+    backbone = build_backbone(recipe, manager.registry)
+    contract = infer_contract(backbone, facts)  # before the head is built, whose width it says
+    model = assemble(recipe, contract=contract, registry=manager.registry, backbone=backbone)
     _check_acts(model)
-    model.contract = infer_contract(model.backbone, facts)
     with full_disk_is_user_error(out.parent, "Nothing was written.", "run the same command again"):
         save(out, model, replace(recipe, run=[]), describe(model, recipe, manager.registry), full=full)
     _show(model, read_manifest(out), facts, out)
@@ -89,10 +94,22 @@ def infer_contract(backbone: Any, facts: dict[str, Any]) -> ActionContract | Non
         key, _ = pick(statistics, facts.get("key"))
     except ContractError as error:
         raise ContractError(f"{error} Here you name it by contract.key=NAME.") from error
-    given = {name: value for name, value in facts.items() if name != "key"}
+    declared = declared_facts(_names(facts), **{name: facts[name] for name in DECLARED[1:] if name in facts})
+    given = {name: facts[name] for name in ("fps", *VIEW) if name in facts}
+    unknown = [*declared.pop("unknown"), *(name for name in VIEW if name not in facts)]
     return ActionContract.from_norm_stats(
-        statistics, key, **{"fps": UNKNOWN_FPS, "camera": backbone.spec.cameras[0], **given}
+        statistics,
+        key,
+        unknown=[name for name in CONVENTIONS if name in unknown],
+        **{"fps": UNKNOWN_FPS, "camera": backbone.spec.cameras[0], **given, **declared},
     )
+
+
+def _names(facts: dict[str, Any]) -> list[str] | None:
+    names = facts.get("names")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ContractError(f"The contract's names is {names!r}; expected a list of names, such as [x,y,z,gripper].")
+    return names
 
 
 def _replaceable(out: Path) -> bool:
@@ -170,8 +187,29 @@ def _show(model: PixelVLA, manifest: Manifest, facts: dict[str, Any], out: Path)
 def _about_contract(contract: ActionContract | None) -> str:
     if contract is None:
         return "No action contract: the base carries no statistics. Training takes it from the data."
-    fps = "fps unknown (give contract.fps=N)" if contract.fps == UNKNOWN_FPS else f"{contract.fps:g} fps"
+    known = {
+        "names": f"names {' '.join(contract.names)}",
+        "fps": f"{contract.fps:g} fps",
+        "gripper": _about_gripper(contract.gripper),
+        "rotation": f"rotation {contract.rotation or 'none'}",
+        "camera": f"camera {contract.camera!r}",
+        "orientation": f"images {contract.orientation}",
+        "frame": f"frame {contract.frame!r}",
+    }
+    said = [text for name, text in known.items() if contract.knows(name)]
+    unknown = [name for name in known if not contract.knows(name)]
     return (
-        f"Action contract from the base's statistics of {contract.dataset!r}: {contract.dim} dimensions, rule "
-        f"{contract.rule}, {fps}, camera {contract.camera!r}."
-    )
+        f"Action contract from the base's statistics of {contract.dataset!r}: "
+        f"{', '.join([f'{contract.dim} dimensions', f'rule {contract.rule}', *said])}."
+    ) + (f" Not known: {', '.join(unknown)}. {_HOW}" if unknown else "")
+
+
+_HOW = (
+    "They are compared with no data and no robot until you state them: contract.fps=5, "
+    "contract.names=[x,y,z,roll,pitch,yaw,gripper], contract.gripper_open=1 contract.gripper_closed=0, "
+    "contract.rotation=euler_xyz_delta, contract.camera=, contract.orientation=, contract.frame=."
+)
+
+
+def _about_gripper(gripper: Gripper | None) -> str:
+    return "no gripper" if gripper is None else f"gripper open at {gripper.open:g}, closed at {gripper.closed:g}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -11,17 +12,23 @@ import torch
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).with_name("toy")))
+import pixelvla_toy
 import train_toy
 from pixelvla_third_party.adapter import build
 from pixelvla_third_party.config import ThirdPartyConfig
 
 from pixelvla_core import checkpoint
-from pixelvla_core.checkpoint.begin import begin_from
-from pixelvla_core.errors import CheckpointError, RecipeError
+from pixelvla_core.checkpoint.begin import Beginning
+from pixelvla_core.errors import CheckpointError, ContractError, RecipeError
 from pixelvla_core.model.assemble import assemble
+from pixelvla_core.plugins import GROUP, PluginManager
 from pixelvla_core.train.run import train
+from pixelvla_core.wrap import wrap
 
-REGISTRY = train_toy.registry()
+MANAGER = PluginManager(
+    [*[entry for entry in entry_points(group=GROUP) if entry.name in ("core", "third_party")], pixelvla_toy]
+)
+REGISTRY = MANAGER.registry
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,10 +62,14 @@ def delta(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "delta.safetensors")
 
 
+def begin_from(model, recipe) -> tuple[str, ...]:
+    return Beginning.of(recipe).load(model, REGISTRY)
+
+
 def refused(first: Path, *overrides: str) -> str:
     recipe = train_toy.recipe(f"start={first}", *overrides)
     with pytest.raises(CheckpointError) as caught:
-        begin_from(assemble(recipe, registry=REGISTRY), recipe, REGISTRY)
+        begin_from(assemble(recipe, registry=REGISTRY), recipe)
     return str(caught.value)
 
 
@@ -66,7 +77,7 @@ def test_the_model_begins_with_every_weight_of_the_earlier_run(base: Path, first
     recipe = train_toy.recipe(f"start={first}", f"backbone.weights={base}")
     model = assemble(recipe, registry=REGISTRY)
     fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    assert begin_from(model, recipe, REGISTRY) == ()
+    assert begin_from(model, recipe) == ()
     earlier = checkpoint.load(first, registry=REGISTRY).model.state_dict()
     assert all(torch.equal(tensor, earlier[name]) for name, tensor in model.state_dict().items())
     assert not all(torch.equal(tensor, fresh[name]) for name, tensor in earlier.items())
@@ -131,7 +142,7 @@ def test_a_base_that_is_whole_in_the_checkpoint_takes_no_other_weights(base: Pat
     run(tmp_path / "whole", "run=[cat]", "stages.cat.steps=1")
     assert "backbone.weights=null" in refused(tmp_path / "whole", f"backbone.weights={base}")
     recipe = train_toy.recipe(f"start={tmp_path / 'whole'}", "backbone.options.seed=0")
-    begin_from(assemble(recipe, registry=REGISTRY), recipe, REGISTRY)
+    begin_from(assemble(recipe, registry=REGISTRY), recipe)
 
 
 def test_what_is_no_checkpoint_is_refused(base: Path, tmp_path: Path) -> None:
@@ -150,3 +161,88 @@ def test_a_run_goes_on_only_with_its_own_start(base: Path, first: Path, tmp_path
     run(tmp_path / "out", *given, f"start={first}")
     with pytest.raises(RecipeError, match="start differ"):
         run(tmp_path / "out", *given, resume=True)
+
+
+# --- the action contract ------------------------------------------------------------------------------------------
+
+
+def test_data_that_mean_something_else_are_refused_until_that_is_declared(
+    base: Path, first: Path, tmp_path, capsys
+) -> None:
+    given = (f"backbone.weights={base}", f"start={first}", "run=[cat]", "stages.cat.steps=1")
+    other = ("data.options.fps=10", "data.options.orientation=rotate180")
+    with pytest.raises(ContractError, match=r"fps: 5.0 in the start, 10.0 in the data; orientation: 'upright' in"):
+        run(tmp_path / "a", *given, *other)
+    assert not (tmp_path / "a" / "checkpoints").exists()
+    out = run(tmp_path / "b", *given, *other, "start_changes=[fps,orientation]")
+    contract = checkpoint.load(out, registry=REGISTRY).model.contract
+    assert (contract.fps, contract.orientation) == (10.0, "rotate180")
+    assert "fps: 5.0 in the start, 10.0 in the data" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(RecipeError, match=r"start_changes is 'fsp'.*Did you mean 'fps'"):
+        train_toy.recipe("start_changes=[fsp]")
+
+
+def test_data_that_normalise_otherwise_than_the_recipe_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError, match=r"action.normalization is 'q99', but the data normalise actions by 'min_max'"
+    ):
+        run(tmp_path / "a", "data.options.rule=min_max")
+    run(tmp_path / "b", "data.options.rule=min_max", "action.normalization=min_max", "run=[cat]", "stages.cat.steps=1")
+
+
+# --- from what wrap wrote -----------------------------------------------------------------------------------------
+
+STATED = ("backbone.name=stated", "run=[pue]", "stages.pue.steps=2", "stages.pue.warmup_steps=0", "lora.rank=2")
+
+
+def wrapped(base: Path, out: Path, *facts: str) -> Path:
+    layers = ["encoder/pixelvla", "head/l1", "action.horizon=4", *facts]
+    return wrap("stated", str(base), out, layers, manager=MANAGER)
+
+
+def trained_from(base: Path, start: Path, out: Path, *overrides: str) -> checkpoint.Loaded:
+    run(out, *STATED, f"backbone.weights={base}", f"start={start}", *overrides)
+    return checkpoint.load(out, registry=REGISTRY)
+
+
+def test_a_wrapped_base_is_trained_with_fresh_lora_and_what_was_stated_of_it(
+    base: Path, tmp_path: Path, capsys
+) -> None:
+    start = wrapped(base, tmp_path / "w", "contract.key=near", "contract.fps=5", "contract.orientation=upright")
+    capsys.readouterr()
+    loaded = trained_from(base, start, tmp_path / "run")
+    contract = loaded.model.contract
+    assert (contract.dataset, contract.statistics.q99) == ("near", (0.5,) * 7)
+    assert (contract.names[0], contract.fps, contract.unknown) == ("x", 5.0, ())
+    assert loaded.manifest.lora["rank"] == 2
+    before, after = delta(start), delta(loaded.folder)
+    assert set(after) - set(before) == {name for name in after if ".lora_" in name} != set()
+    assert any(not torch.equal(after[name], tensor) for name, tensor in before.items())
+    said = " ".join(capsys.readouterr().out.split())
+    assert "The base's statistics of 'near' are kept" in said
+    assert "farther in x (-0.5 to 0.5, the data 0 to 1)" in said
+
+
+def test_a_wrapped_base_takes_the_datas_statistics_where_that_is_declared(base: Path, tmp_path: Path) -> None:
+    start = wrapped(base, tmp_path / "w", "contract.key=wide")
+    loaded = trained_from(base, start, tmp_path / "run", "start_changes=[statistics]")
+    assert (loaded.model.contract.dataset, loaded.model.contract.statistics.q99) == ("squares", (1.0,) * 7)
+
+
+def test_what_was_stated_of_a_wrapped_base_is_compared_with_the_data(base: Path, tmp_path: Path) -> None:
+    start = wrapped(base, tmp_path / "w", "contract.key=near", "contract.fps=3")
+    with pytest.raises(ContractError, match=r"fps: 3 in the start, 5.0 in the data"):
+        trained_from(base, start, tmp_path / "run")
+
+
+def test_a_base_without_statistics_is_wrapped_and_trained_too(base: Path, tmp_path: Path) -> None:
+    layers = ["encoder/pixelvla", "head/l1", "action.horizon=4"]
+    start = wrap("third_party", str(base), tmp_path / "w", layers, manager=MANAGER)
+    loaded = trained_from(base, start, tmp_path / "run", "backbone.name=third_party")
+    assert loaded.model.contract.dataset == "squares"
+
+
+def test_a_trained_checkpoint_without_lora_gets_none_on_the_way(base: Path, tmp_path: Path) -> None:
+    given = (f"backbone.weights={base}", "run=[cat]", "stages.cat.steps=1")
+    run(tmp_path / "a", *given, "lora.rank=0", "stages.pue.train=[pixel, prompt, head]")
+    assert "lora (None there" in refused(tmp_path / "a", *given)

@@ -16,6 +16,8 @@ from pixelvla_third_party.adapter import build
 from pixelvla_third_party.config import ThirdPartyConfig
 
 from pixelvla_core import checkpoint
+from pixelvla_core.contract import Gripper, Rotation
+from pixelvla_core.contract.contract import CONVENTIONS
 from pixelvla_core.errors import CheckpointError, ContractError, RecipeError, UserError
 from pixelvla_core.plugins import GROUP, PluginManager
 from pixelvla_core.wrap import infer_contract, wrap
@@ -84,6 +86,71 @@ def test_layers_replace_the_papers_parts(base: Path, tmp_path: Path) -> None:
 def test_contract_of_a_single_dataset_is_inferred() -> None:
     contract = infer_contract(with_statistics(bridge=entry()), {"fps": 5.0})
     assert (contract.dataset, contract.fps, contract.mask[-1]) == ("bridge", 5.0, False)
+
+
+def test_what_nobody_states_is_unknown_rather_than_none() -> None:
+    contract = infer_contract(with_statistics(bridge=entry()), {"fps": 5.0})
+    assert contract.unknown == CONVENTIONS
+    assert (contract.gripper, contract.rotation) == (None, None)
+
+
+NAMES = ["x", "y", "z", "roll", "pitch", "yaw", "gripper"]
+GRIPPER = {"gripper_open": 1, "gripper_closed": 0}
+
+
+def test_what_is_stated_is_known() -> None:
+    facts = {"fps": 5.0, "names": NAMES, **GRIPPER, "rotation": "euler_xyz_delta"}
+    contract = infer_contract(with_statistics(bridge=entry()), {**facts, "orientation": "rotate180", "camera": "eye"})
+    assert contract.gripper == Gripper(index=6, open=1.0, closed=0.0)
+    assert contract.rotation == Rotation(kind="euler_xyz", start=3, delta=True)
+    assert (contract.orientation, contract.camera, contract.unknown) == ("rotate180", "eye", ("frame",))
+
+
+@pytest.mark.parametrize(
+    ("names", "unknown"),
+    [
+        (NAMES, {"gripper", "rotation"}),
+        (["dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"], {"gripper"}),
+        ([f"joint_{i}" for i in range(7)], set()),
+    ],
+)
+def test_names_settle_what_they_say_and_no_more(names: list[str], unknown: set[str]) -> None:
+    contract = infer_contract(with_statistics(bridge=entry()), {"names": names})
+    assert set(contract.unknown) - {"camera", "orientation", "frame"} == unknown
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        (GRIPPER, "gripper_open and gripper_closed cannot be placed without the names"),
+        ({"rotation": "none"}, "rotation cannot be placed without the names"),
+        ({"names": NAMES, "gripper_open": 1}, "gripper_open is given, but gripper_closed is not"),
+        ({"names": NAMES, "gripper_open": "wide", "gripper_closed": 0}, "gripper_open is 'wide'; expected a number"),
+        ({"names": [f"joint_{i}" for i in range(7)], **GRIPPER}, "none of the action's dimensions is named after a"),
+        ({"names": ["grip", *NAMES[1:]]}, "2 of the action's dimensions are named after a gripper"),
+        ({"names": NAMES, "rotation": "euler"}, "rotation representation is 'euler'"),
+        ({"names": NAMES, "rotation": 3}, "rotation is 3; expected one of"),
+        ({"names": NAMES[:6]}, "differ in dimensions"),
+        ({"names": "x"}, "names is 'x'; expected a list"),
+    ],
+)
+def test_what_cannot_be_stated_is_refused(facts: dict, words: str) -> None:
+    with pytest.raises(ContractError, match=words):
+        infer_contract(with_statistics(bridge=entry()), facts)
+
+
+def test_wrap_lists_what_is_known_and_what_is_not(base: Path, tmp_path: Path, capsys) -> None:
+    facts = ["contract.key=near", "contract.names=[x,y,z,roll,pitch,yaw,gripper]", "contract.rotation=none"]
+    values = ["contract.gripper_open=1", "contract.gripper_closed=-1"]
+    wrap("stated", str(base), tmp_path / "w", [*facts, *values], manager=MANAGER)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "names x y z roll pitch yaw gripper, gripper open at 1, closed at -1, rotation none." in said
+    assert "Not known: fps, camera, orientation, frame." in said
+
+
+def test_statistics_of_another_width_make_a_head_of_that_width(base: Path, tmp_path: Path) -> None:
+    out = wrap("stated", str(base), tmp_path / "w", ["contract.key=narrow"], manager=MANAGER)
+    assert checkpoint.load(out, registry=MANAGER.registry).model.contract.dim == 5
 
 
 def test_several_datasets_need_a_name() -> None:

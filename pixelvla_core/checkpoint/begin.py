@@ -2,42 +2,71 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pixelvla_core.checkpoint.find import OPTIMIZER, resolve
 from pixelvla_core.checkpoint.identity import weights_folder
-from pixelvla_core.checkpoint.load import check_base, load_delta
-from pixelvla_core.checkpoint.manifest import RECIPE, verify
+from pixelvla_core.checkpoint.load import check_base, load_delta, read_contract, sound
+from pixelvla_core.checkpoint.manifest import RECIPE, Manifest
+from pixelvla_core.contract.begin import begin_contract
 from pixelvla_core.errors import CheckpointError
 from pixelvla_core.recipe import load_recipe
+from pixelvla_core.recipe.layers import MODEL_PARTS
 
 if TYPE_CHECKING:
+    from pixelvla_core.contract import ActionContract
     from pixelvla_core.model.pixelvla import PixelVLA
     from pixelvla_core.plugins import Registry
     from pixelvla_core.recipe import Recipe
 
 
-def begin_from(model: PixelVLA, recipe: Recipe, registry: Registry) -> tuple[str, ...]:
-    """Put the weights of the checkpoint that ``recipe.start`` names into a model assembled from the recipe.
+@dataclass(frozen=True)
+class Beginning:
+    """The checkpoint that a recipe's ``start`` names; its files have been compared with their checksums."""
 
-    The action contract stays that of the recipe's data.
+    recipe: Recipe
+    folder: Path
+    manifest: Manifest
 
-    Returns:
-        The groups of the base that were trained before, which checkpoints of the new run must therefore hold as well.
+    @classmethod
+    def of(cls, recipe: Recipe) -> Beginning:
+        """Find it.
 
-    Raises:
-        CheckpointError: it is damaged, is made of other parts, lies on another base, or tensors do not fit.
-    """
-    folder = resolve(Path(str(recipe.start)))
-    manifest = verify(folder, skip=(OPTIMIZER,))
-    _check_parts(_parts(load_recipe(folder / RECIPE, registry=registry)), _parts(recipe), folder)
-    _check_stored(manifest.base, recipe, folder)
-    assert recipe.backbone is not None
-    weights = registry.locate(recipe.backbone.name, recipe.backbone.weights)
-    check_base(manifest, weights_folder(model.backbone, weights), folder)
-    load_delta(model, folder, manifest)
-    return manifest.trained
+        Raises:
+            CheckpointError: there is none, or it is damaged.
+        """
+        return cls(recipe, *sound(Path(str(recipe.start))))
+
+    @property
+    def trained(self) -> bool:
+        """Whether a stage has trained it; what ``pixelvla wrap`` writes is untrained."""
+        return self.manifest.step > 0 or bool(self.manifest.stages)
+
+    def contract(self, data: ActionContract) -> tuple[ActionContract, list[str]]:
+        """The new run's action contract, and what to tell of it; see ``begin_contract``."""
+        changes = self.recipe.start_changes
+        return begin_contract(read_contract(self.folder), data, trained=self.trained, changes=changes)
+
+    def load(self, model: PixelVLA, registry: Registry) -> tuple[str, ...]:
+        """Put the weights into a model assembled from the recipe.
+
+        Returns:
+            The groups of the base that were trained before, which checkpoints of the new run must hold as well.
+
+        Raises:
+            CheckpointError: it is made of other parts, lies on another base, or tensors do not fit.
+        """
+        recipe = self.recipe
+        found = _parts(load_recipe(self.folder / RECIPE, registry=registry, parts=MODEL_PARTS))
+        fresh_lora = not self.trained and not self.manifest.lora
+        _check_parts(found, _parts(recipe), self.folder, skip=("lora",) if fresh_lora else ())
+        _check_stored(self.manifest.base, recipe, self.folder)
+        assert recipe.backbone is not None
+        weights = registry.locate(recipe.backbone.name, recipe.backbone.weights)
+        check_base(self.manifest, weights_folder(model.backbone, weights), self.folder)
+        load_delta(model, self.folder, self.manifest)
+        return self.manifest.trained
 
 
 def _parts(recipe: Recipe) -> dict[str, Any]:
@@ -54,8 +83,12 @@ def _parts(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _check_parts(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
-    different = [f"{key} ({found[key]} there, {wanted[key]} here)" for key in wanted if found[key] != wanted[key]]
+def _check_parts(found: dict[str, Any], wanted: dict[str, Any], folder: Path, skip: tuple[str, ...] = ()) -> None:
+    different = [
+        f"{key} ({found[key]} there, {wanted[key]} here)"
+        for key in wanted
+        if key not in skip and found[key] != wanted[key]
+    ]
     if different:
         raise CheckpointError(
             f"The recipe starts from {folder}, but that model is made of other parts: {'; '.join(different)}. Take the "

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 from pixelvla_core.checkpoint.find import OPTIMIZER, resolve
 from pixelvla_core.checkpoint.identity import VARIABLE, folder_identity, moved, weights_folder
-from pixelvla_core.checkpoint.manifest import BASE, CONTRACT, DELTA, RECIPE, Manifest, verify
+from pixelvla_core.checkpoint.manifest import BASE, CONTRACT, DELTA, RECIPE, Manifest, read_manifest, verify
 from pixelvla_core.checkpoint.names import stored
 from pixelvla_core.checkpoint.tensors import check_fit, copy_into, read_tensors
 from pixelvla_core.contract.contract import ActionContract
 from pixelvla_core.errors import CheckpointError
+from pixelvla_core.model.lora import base_name, is_lora
 from pixelvla_core.plugins import PluginManager, Registry
 from pixelvla_core.recipe import Recipe, load_recipe
+from pixelvla_core.recipe.layers import MODEL_PARTS, PARTS
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +42,7 @@ def load(
     *,
     base_weights: str | None = None,
 ) -> Loaded:
-    """Load a model in eval mode.
+    """Load a model in eval mode. Of the parts that its recipe names, only the model's own need be installed.
 
     Args:
         folder: A checkpoint folder, or a run, of which the newest sound checkpoint is taken.
@@ -54,11 +56,10 @@ def load(
     """
     from pixelvla_core.model.assemble import assemble
 
-    folder = resolve(Path(folder))
+    folder, manifest = sound(Path(folder))
     registry = PluginManager.load().registry if registry is None else registry
-    manifest = verify(folder, skip=(OPTIMIZER,))
     _check_installed(manifest, registry, folder)
-    recipe = load_recipe(folder / RECIPE, registry=registry)
+    recipe = load_recipe(folder / RECIPE, registry=registry, parts=MODEL_PARTS)
     assert recipe.backbone is not None, "every checkpoint has a backbone"
     weights = registry.locate(recipe.backbone.name, _weights(folder, manifest, base_weights))
     built = replace(recipe, backbone=replace(recipe.backbone, weights=weights))
@@ -68,12 +69,30 @@ def load(
     return Loaded(model.to(device).eval(), recipe, manifest, folder)
 
 
+def sound(folder: Path) -> tuple[Path, Manifest]:
+    """The checkpoint meant by a folder (see ``resolve``) and its manifest, every file that is read compared once.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    found = resolve(folder)
+    if found != folder:  # of a run's, the sound ones are found by comparing
+        return found, read_manifest(found)
+    return folder, verify(folder, skip=(OPTIMIZER,))
+
+
 def load_delta(model: PixelVLA, folder: Path, manifest: Manifest) -> None:
-    """Put a checkpoint's tensors into a model that was assembled from its recipe."""
-    state = model.state_dict()
+    """Put a checkpoint's tensors into a model that was assembled from its recipe.
+
+    LoRA that the model has and the checkpoint does not is left as it began, which changes nothing in the base.
+    """
+    state = {name: tensor for name, tensor in model.state_dict().items() if manifest.lora or not is_lora(name)}
     whole = manifest.base["stored"] == "delta"
     names = stored(state, model.backbone.spec.groups, manifest.trained, whole=whole)
     delta = read_tensors(folder / DELTA)
+    if not manifest.lora:
+        adapted = {base_name(name): name for name in names}
+        delta = {adapted.get(name, name): tensor for name, tensor in delta.items()}
     check_fit(delta, {name: state[name] for name in names}, str(folder / DELTA))
     copy_into(state, delta)
 
@@ -85,8 +104,9 @@ def read_contract(folder: Path) -> ActionContract | None:
 
 
 def _check_installed(manifest: Manifest, registry: Registry, folder: Path) -> None:
-    for kind, record in manifest.parts.items():
-        if record.name not in registry.names(kind):
+    for kind in (PARTS[key] for key in MODEL_PARTS):
+        record = manifest.parts.get(kind)
+        if record is not None and record.name not in registry.names(kind):
             raise CheckpointError(
                 f"{folder} needs the {kind.replace('_', ' ')} {record.name!r} of {record.distribution} "
                 f"{record.version}, which is not there. Install it: pip install {record.distribution}"

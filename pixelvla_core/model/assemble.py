@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 
 def assemble(
-    recipe: Recipe, *, contract: ActionContract | None = None, registry: Registry | None = None, seed: int = 0
+    recipe: Recipe,
+    *,
+    contract: ActionContract | None = None,
+    registry: Registry | None = None,
+    seed: int = 0,
+    backbone: BackboneAdapter | None = None,
 ) -> PixelVLA:
     """Build the model that a recipe describes, in eval mode.
 
@@ -28,13 +33,14 @@ def assemble(
         contract: Gives the action's dimension; the base's own dimension without one.
         registry: Where parts are looked up; every installed one by default.
         seed: Of the random start of LoRA and of our own modules.
+        backbone: What ``build_backbone`` gave for this recipe, if it has been built already.
 
     Raises:
         RecipeError: a part is missing or its options do not fit.
         CheckpointError: the base's weights do not load.
     """
     registry = PluginManager.load().registry if registry is None else registry
-    backbone = build_backbone(recipe, registry)
+    backbone = build_backbone(recipe, registry) if backbone is None else backbone
     if recipe.lora.rank:
         patterns = [_pattern(backbone, group) for group in recipe.lora.groups]
         settings = recipe.lora

@@ -6,7 +6,7 @@ The first pass checks the fixed schema, the second the options of each part agai
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ def compose(
     registry: Registry | None = None,
     *,
     allow_missing: bool = False,
+    parts: Collection[str] = tuple(PARTS),
 ) -> Recipe:
     """Return the recipe that layers and overrides come to.
 
@@ -59,6 +60,7 @@ def compose(
         dirs: the recipe folders; by default core's own and those of every plugin.
         registry: where parts are looked up; by default every installed one.
         allow_missing: keep ``???``, the mark of what only the user can give, instead of refusing it; to look at only.
+        parts: the parts to look up and check; others stay as they are, and need not be installed.
 
     Raises:
         RecipeError: an unknown layer or key, a value out of range, layers in an order that loses one of them, or parts
@@ -74,12 +76,18 @@ def compose(
     given = _parse(overrides)
     _check_stages(given, content)
     content = _resolve(lay(to_plain(Recipe()), lay(content, given)), allow_missing)
-    return _check_parts(construct(Recipe, content), registry)
+    return _check_parts(construct(Recipe, content), registry, parts)
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = (), registry: Registry | None = None) -> Recipe:
-    """Return the recipe in a file, such as the one saved with a run."""
-    return compose([str(Path(path).resolve())], overrides, registry=registry)
+def load_recipe(
+    path: Path,
+    overrides: Sequence[str] = (),
+    registry: Registry | None = None,
+    *,
+    parts: Collection[str] = tuple(PARTS),
+) -> Recipe:
+    """Return the recipe in a file, such as the one saved with a run; the arguments are those of :func:`compose`."""
+    return compose([str(Path(path).resolve())], overrides, registry=registry, parts=parts)
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
@@ -155,13 +163,13 @@ def _resolve(content: Plain, allow_missing: bool) -> Plain:
         raise RecipeError(f"The recipe cannot be resolved: {reason}. Correct the ${{...}} there.") from error
 
 
-def _check_parts(recipe: Recipe, registry: Registry) -> Recipe:
-    """Check every part's options, write its defaults out, and check that head and backbone fit."""
+def _check_parts(recipe: Recipe, registry: Registry, parts: Collection[str]) -> Recipe:
+    """Check the parts' options, write their defaults out, and check that head and backbone fit."""
     content = to_plain(recipe)
     found: dict[str, Component] = {}
     for path, kind in PARTS.items():
         part = value_at(content, path)
-        if part is not None:
+        if part is not None and path in parts:
             found[path] = registry.get(kind, part["name"])
             part["options"] = to_plain(configure(found[path], part["options"], f"{path}.options"))
     _check_fit(found)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
-from pixelvla_core.checkpoint.begin import begin_from
+from pixelvla_core.checkpoint.begin import Beginning
 from pixelvla_core.checkpoint.find import FOLDER, checkpoints, newest
 from pixelvla_core.checkpoint.load import load_delta, read_contract
 from pixelvla_core.checkpoint.manifest import MANIFEST, RECIPE, read_manifest
@@ -70,12 +70,13 @@ def train(recipe: Recipe, out: Path, resume: bool = False, registry: Registry | 
 def _train(recipe: Recipe, out: Path, registry: Registry, accelerator: Accelerator) -> Path:
     assert recipe.data is not None  # by check_complete
     dataset = build_dataset(recipe.data.name, recipe.data.options, registry)
+    _check_rule(recipe, dataset)
     start = _start(recipe, out, dataset.fingerprint, accelerator.num_processes, registry)
     if accelerator.is_main_process:
         remove_partials(out / FOLDER)
         save_recipe(recipe, out / RECIPE)
     accelerator.wait_for_everyone()
-    model, inherited = _model(recipe, dataset, start, registry)
+    model, inherited, said = _model(recipe, dataset, start, registry)
     done = sum(recipe.stages[name].steps for name in recipe.run[: start.position.stage]) + start.position.step
     total = sum(recipe.stages[name].steps for name in recipe.run)
     progress = Progress(out if accelerator.is_main_process else None, total, done)
@@ -86,7 +87,7 @@ def _train(recipe: Recipe, out: Path, registry: Registry, accelerator: Accelerat
     if start.folder is not None:
         progress.say(f"Going on from {start.folder}.")
     elif recipe.start is not None:
-        progress.say(f"Starting with the weights of {recipe.start}.")
+        progress.say(" ".join([f"Starting with the weights of {recipe.start}.", *said]))
     return _run_stages(job, start)
 
 
@@ -153,12 +154,29 @@ def _start(recipe: Recipe, out: Path, data: str, world: int, registry: Registry)
     return Start(position, folder)
 
 
-def _model(recipe: Recipe, dataset: Dataset, start: Start, registry: Registry) -> tuple[PixelVLA, tuple[str, ...]]:
-    """The model as the run begins or goes on, and the groups of its base that were trained before."""
-    contract = dataset.contract() if start.folder is None else read_contract(start.folder)
-    model = assemble(recipe, contract=contract, registry=registry)
+def _check_rule(recipe: Recipe, dataset: Dataset) -> None:
+    """Refuse data that normalise by another rule than the recipe says, for the data's is the one that counts."""
+    wanted, found = recipe.action.normalization, dataset.contract().rule
+    if wanted != found:
+        raise RecipeError(
+            f"action.normalization is {wanted!r}, but the data normalise actions by {found!r}. Say the same in both: "
+            f"give action.normalization={found}, or have the data follow it (layers such as data/lerobot do so by "
+            "`rule: ${action.normalization}` in data.options)."
+        )
+
+
+def _model(
+    recipe: Recipe, dataset: Dataset, start: Start, registry: Registry
+) -> tuple[PixelVLA, tuple[str, ...], list[str]]:
+    """The model as the run begins or goes on, the groups of its base that were trained before, and what to tell."""
     if start.folder is not None:
+        model = assemble(recipe, contract=read_contract(start.folder), registry=registry)
         manifest = read_manifest(start.folder)
         load_delta(model, start.folder, manifest)
-        return model, manifest.trained
-    return model, () if recipe.start is None else begin_from(model, recipe, registry)
+        return model, manifest.trained, []
+    if recipe.start is None:
+        return assemble(recipe, contract=dataset.contract(), registry=registry), (), []
+    beginning = Beginning.of(recipe)
+    contract, said = beginning.contract(dataset.contract())
+    model = assemble(recipe, contract=contract, registry=registry)
+    return model, beginning.load(model, registry), said

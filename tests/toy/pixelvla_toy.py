@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from pixelvla_third_party.adapter import ThirdPartyBackbone, build
+from pixelvla_third_party.config import ThirdPartyConfig
 from torch import nn
 
 from pixelvla_core.api import BackboneSpec, Component, Sample, hookimpl
@@ -28,7 +30,7 @@ class SquaresConfig:
         nan_at: Index of a sample whose actions are NaN; -1 for none.
         prompts: Share of samples with a point and a mask on the square.
         words: Wordings of the instruction, drawn per sample.
-        fps, orientation: What the action contract says.
+        fps, orientation, rule: What the action contract says.
     """
 
     frames: int = 48
@@ -37,6 +39,7 @@ class SquaresConfig:
     words: list[str] = field(default_factory=lambda: ["touch the square", "go to the bright square"])
     fps: float = 5.0
     orientation: str = "upright"
+    rule: str = "q99"
 
 
 class Squares:
@@ -87,7 +90,25 @@ class Squares:
         names = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
         mask = (True,) * 6 + (False,)
         facts = {"fps": self.fps, "camera": self.camera, "orientation": self.config.orientation, "dataset": "squares"}
-        return ActionContract(names=names, statistics=statistics, mask=mask, **facts)
+        return ActionContract(names=names, statistics=statistics, mask=mask, rule=self.config.rule, **facts)
+
+
+def stated(config: ThirdPartyConfig, *, weights: str | None, **how: str | None) -> ThirdPartyBackbone:
+    """The example backbone with statistics of several datasets, as a published base carries them."""
+    adapter = build(config, weights=weights, **how)
+    adapter.statistics = {"wide": entry(2.0), "near": entry(0.5), "narrow": entry(0.5, dim=5)}
+    return adapter
+
+
+def entry(size: float, dim: int = 7) -> dict[str, dict]:
+    values = {"mean": 0.0, "std": size / 2, "min": -size, "max": size, "q01": -size, "q99": size}
+    return {"action": {name: [value] * dim for name, value in values.items()}}
+
+
+@hookimpl
+def pixelvla_backbones() -> list[Component]:
+    config = "pixelvla_third_party.config:ThirdPartyConfig"
+    return [Component(name="stated", target="pixelvla_toy:stated", config=config, provides=frozenset({"hidden"}))]
 
 
 class Trembling(nn.Module):
