@@ -10,7 +10,9 @@ import os
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +32,13 @@ from pixelvla_core.errors import UserError
 from pixelvla_core.files import one_at_a_time
 from pixelvla_core.model import freeze
 from pixelvla_core.model.assemble import assemble
+from pixelvla_core.model.pixelvla import PixelVLA
 from pixelvla_core.prompts import Line
+from pixelvla_core.seam.batch import Sample
 from pixelvla_core.train import cache
+from pixelvla_core.train import fingerprint as train_fingerprint
 from pixelvla_core.train.cache import frame_rng, open_cache, seen
-from pixelvla_core.train.fingerprint import CORE, source_files
+from pixelvla_core.train.fingerprint import CORE, fingerprint, libraries, source_files
 from pixelvla_core.train.loader import Source
 from pixelvla_core.train.order import Order, Slot
 from pixelvla_core.train.stage import Objective
@@ -137,31 +142,150 @@ def test_an_interrupted_build_goes_on() -> None:
     assert "2 of 4 batches" in opened(model, recipe, settings)[1]
 
 
-def test_the_key_holds_everything_that_could_change_the_values() -> None:
-    def place(change=lambda model: None, data=DATA, kind="features", *overrides: str) -> Path:
-        model, recipe, settings = make("cat", f"stages.cat.cache={kind}", *overrides)
-        change(model)
-        return opened(model, recipe, settings, data)[0].store.folder
+def key(*overrides: str, kind: str = "hidden", change: Callable = lambda model: None, data: Squares = DATA) -> str:
+    model, recipe, settings = make("cat", "stages.cat.cache=hidden", "stages.cat.prompts=true", *overrides)
+    change(model)
+    return fingerprint(kind, model, recipe, settings, data)
 
-    def vision(model) -> None:
+
+@pytest.fixture
+def model_and_data_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave code and versions, which cost half a second, out of the keys; they have tests of their own."""
+    monkeypatch.setattr(train_fingerprint, "libraries", lambda packages: {})
+    monkeypatch.setattr(train_fingerprint, "source_files", lambda modules: set())
+
+
+def shifted(part: str) -> Callable:
+    """Change the parameters of a model whose names contain a text."""
+
+    def change(model) -> None:
+        found = [parameter for name, parameter in model.named_parameters() if part in name]
+        assert found
         with torch.no_grad():
-            model.base.tower.position.add_(1e-3)
+            found[0].add_(1e-3)
 
-    def lora(model) -> None:
-        with torch.no_grad():
-            next(p for name, p in model.base.named_parameters() if "lora_B" in name).add_(1e-3)
+    return change
 
-    plain, hidden = place(), place(kind="hidden")
-    assert place(lambda model: None, DATA, "features", "stages.cat.lr=1e-2") == plain
-    assert place(lora) == plain
-    different = [
-        place(vision),
-        place(data=Squares(SquaresConfig(frames=21))),
-        place(lambda model: None, DATA, "features", "stages.cat.precision=bfloat16"),
-        hidden,
-        place(lora, kind="hidden"),
-    ]
-    assert len({plain, *different}) == 6
+
+class Renamed(Squares):
+    def frame_key(self, index: int) -> str:
+        return f"others/{index}"
+
+
+KINDS = ("features", "hidden")
+PACKAGES = {"pixelvla_core", "pixelvla_third_party", "pixelvla_toy"}
+FACTS: dict[str, tuple[tuple[str, ...], dict]] = {
+    "vision weights": (KINDS, {"change": shifted("base.tower.position")}),
+    "weights behind the vision pass": (("hidden",), {"change": shifted("base.blocks")}),
+    "lora": (("hidden",), {"change": shifted("lora_B")}),
+    "weights of the pixel encoder": (("hidden",), {"change": shifted("pixel_encoder")}),
+    "weights of the prompt encoder": (("hidden",), {"change": shifted("prompt_encoder")}),
+    "weights of the head": ((), {"change": shifted("head")}),
+    "other data": (KINDS, {"data": Squares(SquaresConfig(frames=21))}),
+    "other frames": (KINDS, {"data": Renamed(DATA.config)}),
+    "options of the data": (KINDS, {"overrides": ["data.options.fps=6"]}),
+    "options of the backbone": (KINDS, {"overrides": ["backbone.options.causal=false"]}),
+    "levels": (KINDS, {"overrides": ["pixel_encoder.options.levels=[1.0]"]}),
+    "options of the pixel encoder": (("hidden",), {"overrides": ["pixel_encoder.options.position=false"]}),
+    "options of the prompt encoder": (("hidden",), {"overrides": ["prompt_encoder.options.seed=7"]}),
+    "options of lora": (("hidden",), {"overrides": ["lora.alpha=3"]}),
+    "splice": (("hidden",), {"overrides": ["splice=in_text"]}),
+    "precision": (KINDS, {"overrides": ["stages.cat.precision=bfloat16"]}),
+    "prompts": (("hidden",), {"overrides": ["stages.cat.prompts=false"]}),
+    "rate of learning": ((), {"overrides": ["stages.cat.lr=1e-2"]}),
+    "steps": ((), {"overrides": ["stages.cat.steps=99"]}),
+}
+
+
+@pytest.mark.usefixtures("model_and_data_alone")
+@pytest.mark.parametrize("fact", FACTS)
+def test_the_key_holds_everything_of_model_and_data_that_could_change_the_values(fact: str) -> None:
+    concerned, options = FACTS[fact]
+    overrides = options.get("overrides", ())
+    rest = {name: value for name, value in options.items() if name != "overrides"}
+    assert [kind for kind in KINDS if key(*overrides, kind=kind, **rest) != key(kind=kind)] == list(concerned)
+
+
+@pytest.mark.usefixtures("model_and_data_alone")
+def test_the_key_holds_build_versions_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = key()
+    for target, name, value in (
+        (torch, "__version__", f"{torch.__version__}+other"),
+        (PixelVLA, "device", torch.device("cuda")),
+        (train_fingerprint, "libraries", lambda packages: {"pillow": "99.0"} if packages >= PACKAGES else {}),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, value)
+            assert key() != plain
+
+
+def test_what_plugins_require_is_found_in_turn_and_through_extras() -> None:
+    own = libraries(["pixelvla_third_party"])
+    assert own.items() >= {name: version(name) for name in ("torch", "transformers", "pillow", "numpy")}.items()
+    assert own["pixelvla-third-party"] == version("pixelvla-third-party")
+    assert "timm" not in own
+    assert {"timm", "torchvision"} <= libraries(["pixelvla_openvla"]).keys()
+    assert {"lerobot", "datasets", "av"} <= libraries(["pixelvla_lerobot"]).keys()
+    assert libraries(["pixelvla_toy"]) == {}
+
+
+@pytest.mark.parametrize("part", ["pixel_encoder", "prompt_encoder"])
+def test_the_key_holds_the_code_of_a_plugins_encoder(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own package alone tells it from core's; a changed line of it makes another key."""
+    module = tmp_path / f"plugin_with_a_{part}.py"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(train_fingerprint, "libraries", lambda packages: {})
+
+    def brought(model) -> None:
+        own = getattr(model, part)
+        own.__class__ = type(type(own).__name__, (type(own),), {"__module__": module.stem})
+
+    found = []
+    for line in ("x = 1", "x = 2"):
+        module.write_text(line)
+        found.append(key(change=brought))
+    assert found[0] != found[1]
+
+
+class Glimpses(Squares):
+    """Squares that the masks of the first half of the samples miss."""
+
+    def sample(self, index: int, **options) -> Sample:
+        sample = super().sample(index, **options)
+        seen = index >= len(self) // 2
+        masks = {camera: found & seen for camera, found in sample.masks.items()}
+        return replace(sample, masks=masks)
+
+
+def test_a_sample_with_a_mask_is_cached_whole_though_the_first_of_its_kind_has_an_empty_one() -> None:
+    data = Glimpses(SquaresConfig(frames=12, words=["touch the square"], prompts=1.0))
+    model, recipe, settings = make("cat", "stages.cat.cache=hidden", "stages.cat.prompts=true")
+    found, _ = opened(model, recipe, settings, data)
+    indices = [1, 11]
+    samples = [data.sample(index, horizon=model.head.horizon, rng=frame_rng(index)) for index in indices]
+    batch = model.collate(samples, train=False)
+    objective = Objective(model, settings)
+    torch.testing.assert_close(objective(batch, past=found.past(indices)), objective(batch), atol=1e-5, rtol=1e-4)
+    lengths = found.past(indices).length_B
+    assert lengths[1] == lengths[0] + 1
+
+
+def test_a_prefix_that_is_longer_than_was_to_be_foreseen_is_refused_rather_than_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A backbone may write what it likes into its prefix, such as the robot's state in words."""
+    model, recipe, settings = make("cat", "stages.cat.cache=hidden")
+    plain = model.backbone.collate
+
+    def talkative(samples, *, train: bool):
+        said = [replace(s, instruction=s.instruction + " now" * (s.key == "squares/13")) for s in samples]
+        return plain(said, train=train)
+
+    monkeypatch.setattr(model.backbone, "collate", talkative)
+    with pytest.raises(UserError, match=r"room for \d+ tokens.*one sample takes \d+.*Set cache: features"):
+        opened(model, recipe, settings)
 
 
 @pytest.mark.parametrize(

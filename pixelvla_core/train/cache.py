@@ -26,6 +26,7 @@ from pixelvla_core.annotations.reader import cache_dir
 from pixelvla_core.errors import UserError
 from pixelvla_core.files import existing, size
 from pixelvla_core.model.lora import base_name
+from pixelvla_core.prompts import Mask
 from pixelvla_core.seam.batch import Batch, Features, Sample
 from pixelvla_core.seam.prefix import Past
 from pixelvla_core.train.fingerprint import fingerprint
@@ -101,8 +102,15 @@ def check_allowed(model: PixelVLA, stage: Stage) -> None:
 class _Chunks(TorchDataset):
     """Collated batches of samples, for workers."""
 
-    def __init__(self, model: PixelVLA, dataset: Dataset, stage: Stage, chunks: list[np.ndarray]) -> None:
-        self.model, self.dataset, self.stage, self.chunks = model, dataset, stage, chunks
+    def __init__(
+        self,
+        model: PixelVLA,
+        dataset: Dataset,
+        stage: Stage,
+        chunks: list[np.ndarray],
+        change: Callable[[Sample], Sample] = lambda sample: sample,
+    ) -> None:
+        self.model, self.dataset, self.stage, self.chunks, self.change = model, dataset, stage, chunks, change
 
     def __len__(self) -> int:
         return len(self.chunks)
@@ -115,12 +123,22 @@ class _Chunks(TorchDataset):
             return error
 
     def _sample(self, index: int) -> Sample:
-        return seen(self.dataset.sample(index, horizon=self.model.head.horizon, rng=frame_rng(index)), self.stage)
+        sample = self.dataset.sample(index, horizon=self.model.head.horizon, rng=frame_rng(index))
+        return self.change(seen(sample, self.stage))
 
 
 def seen(sample: Sample, stage: Stage) -> Sample:
     """What a stage sees of a sample: without ``prompts`` neither prompts nor masks."""
     return sample if stage.prompts else replace(sample, prompts={}, masks={})
+
+
+def _filled(sample: Sample) -> Sample:
+    """The sample with masks that cover the image: an empty mask makes no token, but another of its kind does."""
+    prompts = {
+        camera: tuple(Mask(np.ones_like(prompt.array)) if isinstance(prompt, Mask) else prompt for prompt in found)
+        for camera, found in sample.prompts.items()
+    }
+    return replace(sample, prompts=prompts, masks={name: np.ones_like(masks) for name, masks in sample.masks.items()})
 
 
 def open_cache(
@@ -158,10 +176,10 @@ class _Builder:
         self.longest = 0
 
     def layout(self) -> Layout:
-        """Find the size of a row; for ``hidden`` the longest prefix of the dataset decides."""
+        """Find the size of a row; for ``hidden`` the longest prefix that a sample of the dataset can have decides."""
         if self.stage.cache == "hidden":
             kinds = [np.array([row]) for row in self._kinds_of_text()]
-            self.longest = max(int(self._past(batch).valid_BS.sum(1).max()) for _, batch in self._batches(kinds))
+            self.longest = max(int(self._past(batch).length_B.max()) for _, batch in self._batches(kinds, _filled))
         _, batch = next(self._batches([np.array([0])]))
         example = {name: tensor[0] for name, tensor in self._compute(batch).items()}
         return Layout.of(example, len(self.dataset))
@@ -170,7 +188,9 @@ class _Builder:
         """Compute the rows that miss, in batches with fixed borders: what a row holds never depends on what misses."""
         size, total = self.stage.batch_size, len(self.dataset)
         chunks = [np.arange(start, min(start + size, total)) for start in range(0, total, size)]
-        todo = [chunk for chunk in chunks if np.isin(chunk, missing).any()]
+        lacking = np.zeros(total, bool)
+        lacking[missing] = True
+        todo = [chunk for chunk in chunks if lacking[chunk].any()]
         if not todo:
             return
         say(f"Caching {self.stage.cache}: {len(todo)} of {len(chunks)} batches are to be made.")
@@ -183,10 +203,10 @@ class _Builder:
                 say(f"  {done} of {len(todo)}")
         store.flush()
 
-    def _batches(self, rows: list[np.ndarray]) -> Iterator[tuple[np.ndarray, Batch]]:
+    def _batches(self, rows: list[np.ndarray], *change: Callable) -> Iterator[tuple[np.ndarray, Batch]]:
         from pixelvla_core.train.loader import loader_options
 
-        chunks = _Chunks(self.model, self.dataset, self.stage, rows)
+        chunks = _Chunks(self.model, self.dataset, self.stage, rows, *change)
         for item in DataLoader(chunks, **loader_options(len(rows))):
             if isinstance(item, UserError):
                 raise item
@@ -221,7 +241,17 @@ class _Builder:
             return self.model.prefill(batch.to(self.model.device))
 
     def _compact(self, past: Past) -> dict[str, Tensor]:
-        """Valid tokens first, then padding up to the longest prefix; their positions are applied already."""
+        """Valid tokens first, then padding up to the longest prefix; their positions are applied already.
+
+        Raises:
+            UserError: a prefix is longer than that; it would be cut.
+        """
+        if (length := int(past.length_B.max())) > self.longest:
+            raise UserError(
+                f"The stage sets cache: hidden, which makes room for {self.longest} tokens, the most that any "
+                f"instruction of the data with its prompts and masks takes; but one sample takes {length}, so the "
+                "backbone writes more into its prefix than these. Set cache: features or none."
+            )
         order_BS = past.valid_BS.int().argsort(dim=1, descending=True, stable=True)[:, : self.longest]
         pairs_B2GSW = [torch.stack(layer, 1) for layer in past.layers]
         index = order_BS[:, None, None, :, None].expand(-1, *pairs_B2GSW[0].shape[1:3], -1, pairs_B2GSW[0].shape[-1])

@@ -7,13 +7,17 @@ import importlib.util
 import json
 import re
 from collections.abc import Iterable, Iterator
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from torch import Tensor
 
 from pixelvla_core.model.lora import base_name
+from pixelvla_core.plugins import GROUP
 from pixelvla_core.recipe.construct import to_plain
 
 if TYPE_CHECKING:
@@ -21,11 +25,14 @@ if TYPE_CHECKING:
     from pixelvla_core.model.pixelvla import PixelVLA
     from pixelvla_core.recipe import Recipe, Stage
 
-CORE = tuple(f"pixelvla_core.{name}" for name in ("seam", "model", "geometry", "prompts", "data", "annotations"))
+_CORE = ("seam", "model", "geometry", "prompts", "data", "annotations", "train.cache")
+CORE = tuple(f"pixelvla_core.{name}" for name in _CORE)
 
 
 def fingerprint(kind: str, model: PixelVLA, recipe: Recipe, stage: Stage, dataset: Dataset) -> str:
-    """Hash the frozen weights (as they are in memory, LoRA included), data, options, precision and code."""
+    """Hash the frozen weights (as they are in memory, LoRA included), data, options, precision, device and code."""
+    parts = (model.backbone, model.pixel_encoder, model.prompt_encoder, *leaves(dataset))
+    packages = {package_of(part) for part in parts if part is not None}
     digest = hashlib.sha256()
     facts = {
         "kind": kind,
@@ -34,8 +41,10 @@ def fingerprint(kind: str, model: PixelVLA, recipe: Recipe, stage: Stage, datase
         "prompts": stage.prompts and kind == "hidden",
         "data": [dataset.fingerprint, to_plain(recipe.data), len(dataset)],
         "backbone": to_plain(recipe.backbone),
-        "splice": recipe.splice,
+        "tokens": _tokens(recipe) if kind == "hidden" else None,
+        "device": model.device.type,
         "torch": torch.__version__,
+        "libraries": libraries({"pixelvla_core", *packages}),
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for index in range(len(dataset)):
@@ -43,9 +52,14 @@ def fingerprint(kind: str, model: PixelVLA, recipe: Recipe, stage: Stage, datase
     for name, tensor in frozen_tensors(kind, model):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    for path in sorted(source_files([*CORE, package_of(model.backbone), *map(package_of, leaves(dataset))])):
+    for path in sorted(source_files([*CORE, *(packages - {"pixelvla_core"})])):
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _tokens(recipe: Recipe) -> Any:
+    """What of a recipe decides on the tokens between the vision pass and the head, beside weights."""
+    return to_plain([recipe.splice, recipe.lora, recipe.pixel_encoder, recipe.prompt_encoder])
 
 
 def frozen_tensors(kind: str, model: PixelVLA) -> Iterator[tuple[str, Tensor]]:
@@ -79,3 +93,31 @@ def source_files(modules: Iterable[str]) -> set[Path]:
         if spec and spec.origin and spec.origin.endswith(".py"):
             found.add(Path(spec.origin))
     return found
+
+
+def libraries(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of the distributions that plugins' packages come in, and of all that these require, in turn too.
+
+    They decode and resize the images, tokenise and compute. Those that are not installed are left out.
+    """
+    plugins = {point.module.partition(".")[0]: point.dist for point in entry_points(group=GROUP)}
+    found: dict[str, str] = {}
+    todo = {(dist.name, "") for dist in map(plugins.get, packages) if dist is not None}
+    done: set[tuple[str, str]] = set()
+    while todo:
+        name, extra = one = todo.pop()
+        done.add(one)
+        try:
+            dist = distribution(name)
+        except PackageNotFoundError:
+            continue
+        found[canonicalize_name(name)] = dist.version
+        todo |= set(_required(dist, extra)) - done
+    return found
+
+
+def _required(dist: Distribution, extra: str) -> Iterator[tuple[str, str]]:
+    """Name and extra of what a distribution requires here, with one of its extras or with "" for none."""
+    for requirement in map(Requirement, dist.requires or []):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            yield from ((requirement.name, wanted) for wanted in ("", *requirement.extras))
