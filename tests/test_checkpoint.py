@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -21,14 +22,16 @@ sys.path.insert(0, str(Path(__file__).with_name("toy")))
 import train_toy
 from pixelvla_third_party.adapter import build
 from pixelvla_third_party.config import ThirdPartyConfig
+from pixelvla_toy import Squares, SquaresConfig
 
-from pixelvla_core import checkpoint
+from pixelvla_core import builtin, checkpoint
 from pixelvla_core.checkpoint import identity, manifest
 from pixelvla_core.checkpoint.tensors import write_tensors
 from pixelvla_core.errors import CheckpointError
-from pixelvla_core.files import point_link
+from pixelvla_core.files import point_link, sha256
 from pixelvla_core.model.assemble import assemble
-from pixelvla_core.plugins import PluginManager
+from pixelvla_core.plugins import GROUP, PluginManager
+from pixelvla_core.train.state import Position, optimizer_tensors, write_state
 
 REGISTRY = train_toy.registry()
 
@@ -53,9 +56,21 @@ def make(base: Path | None, *overrides: str):
 
 @pytest.fixture(scope="module")
 def saved(base: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Everything that a run writes: weights, contract and training state."""
     folder = tmp_path_factory.mktemp("saved") / "checkpoint"
-    model, recipe = make(base)
-    checkpoint.save(folder, model, recipe, checkpoint.describe(model, recipe, REGISTRY), stages=["cat"], step=7)
+    model, recipe = make(base, "evaluate.tracker=hold")
+    model.contract = Squares(SquaresConfig()).contract()
+    moments = optimizer_tensors(model, torch.optim.AdamW(model.head.parameters()))
+    position = Position(stage=1, step=1, data="f", world=1)
+    checkpoint.save(
+        folder,
+        model,
+        recipe,
+        checkpoint.describe(model, recipe, REGISTRY),
+        stages=["cat"],
+        step=7,
+        extra=lambda partial: write_state(partial, position, moments),
+    )
     return folder, model, recipe
 
 
@@ -84,6 +99,7 @@ def test_round_trip(saved) -> None:
     loaded = load(folder)
     assert same(loaded.model, model)
     assert loaded.recipe == recipe
+    assert loaded.model.contract == model.contract is not None
     assert (loaded.manifest.stages, loaded.manifest.step) == (("cat",), 7)
     assert not loaded.model.training
 
@@ -151,7 +167,12 @@ def test_full_checkpoint_needs_no_base(base: Path, tmp_path: Path) -> None:
     assert same(load(tmp_path / "c").model, model)
 
 
-FILES = ("manifest.json", "delta.safetensors", "recipe.yaml")
+READ = ("manifest.json", "delta.safetensors", "recipe.yaml", "stats.json", "state.json")
+FILES = (*READ, "optimizer.safetensors")
+
+
+def test_these_are_all_files_of_a_checkpoint(saved) -> None:
+    assert {file.name for file in saved[0].iterdir()} == set(FILES)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -171,7 +192,7 @@ def test_a_flipped_bit_is_noticed(name: str, where: float, bit: int, copy: Path)
         path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", READ)
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
 def test_a_truncated_file_is_noticed(name: str, keep: float, copy: Path) -> None:
     path = copy / name
@@ -180,7 +201,17 @@ def test_a_truncated_file_is_noticed(name: str, keep: float, copy: Path) -> None
         load(copy)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_a_damaged_optimizer_keeps_a_run_from_going_on_but_a_model_loads(damage: str, saved, tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", saved, (2, 10))
+    path = run / "checkpoints" / "step-000010" / "optimizer.safetensors"
+    path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:-9])
+    assert load(run).folder.name == "step-000010"
+    with pytest.warns(UserWarning, match="optimizer.safetensors"):
+        assert checkpoint.newest(run, for_training=True).name == "step-000002"
+
+
+@pytest.mark.parametrize("name", READ)
 def test_a_missing_file_is_named(name: str, copy: Path) -> None:
     (copy / name).unlink()
     with pytest.raises(CheckpointError, match=name.replace(".", r"\.") if name != "manifest.json" else "neither"):
@@ -227,10 +258,38 @@ def test_another_format_is_refused(copy: Path) -> None:
 
 
 def test_a_missing_part_names_its_distribution(saved) -> None:
-    from pixelvla_core import builtin
-
     with pytest.raises(CheckpointError, match="pip install pixelvla-third-party"):
         checkpoint.load(saved[0], registry=PluginManager([builtin]).registry)
+
+
+def test_a_model_loads_where_only_its_own_parts_are_installed(saved) -> None:
+    """As on a robot: neither the dataset nor the parts of an evaluation that the recipe names are there."""
+    plugins = [entry for entry in entry_points(group=GROUP) if entry.name == "third_party"]
+    registry = PluginManager([*plugins, Parts()]).registry
+    assert registry.names("dataset") == registry.names("environment") == registry.names("tracker") == []
+    assert same(checkpoint.load(saved[0], registry=registry).model, saved[1])
+
+
+class Parts:
+    """Core's encoders and heads, and nothing else of it."""
+
+    pixelvla_pixel_encoders = staticmethod(builtin.pixelvla_pixel_encoders)
+    pixelvla_prompt_encoders = staticmethod(builtin.pixelvla_prompt_encoders)
+    pixelvla_action_heads = staticmethod(builtin.pixelvla_action_heads)
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "run"])
+def test_no_file_is_compared_twice(what: str, saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+
+    def counting(path: Path) -> str:
+        compared.append(path.name)
+        return sha256(path)
+
+    folder = saved[0] if what == "checkpoint" else run_with(tmp_path / "run", saved, (2,))
+    monkeypatch.setattr(manifest, "sha256", counting)
+    load(folder)
+    assert sorted(compared) == sorted(set(READ) - {"manifest.json"})
 
 
 def test_another_base_is_refused(saved, base: Path, tmp_path: Path) -> None:
