@@ -9,9 +9,11 @@ from pathlib import Path
 
 import click
 import pytest
+from pixelvla_lerobot.config import LeRobotConfig
+from pixelvla_lerobot.prompting import mix_of
 
 from pixelvla_core.cli.main import cli
-from pixelvla_core.recipe import find_recipes
+from pixelvla_core.recipe import Recipe, compose, find_recipes, split_arguments, to_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("examples/*/README.md"))]
@@ -131,6 +133,45 @@ def test_every_recipe_in_a_command_exists(page: str, words: str) -> None:
     for layer in layers:
         if "=" not in layer and not layer.isupper() and not layer.endswith(".yaml"):
             assert layer in names, f"{page}: there is no recipe {layer!r}"
+
+
+def recipes_in_commands() -> list[tuple[str, str]]:
+    """(page, words) of every command that trains or shows a recipe, with no place left for the reader to fill."""
+    named = re.compile(r"^pixelvla (?:train|recipe show) (?!--|RECIPE)")
+    return [(page, words) for page, words in commands() if named.match(words)]
+
+
+def composed(page: str, words: str, folder: Path) -> Recipe:
+    """What the recipe of a command comes to; one that a page writes out itself is taken from there."""
+    command, context, rest = resolve(shlex.split(words)[1:])
+    given = command.make_context(command.name, rest, parent=context.parent).params
+    names, overrides = split_arguments([*(given.get("recipe") or ()), *(given.get("names") or ())])
+    for name, code in re.findall(r"```yaml\n# (\w+\.yaml)\n(.*?)```", TEXTS[ROOT / page], re.DOTALL):
+        (folder / name).write_text(code, encoding="utf-8")
+    own = {name: str(folder / name) for name in names if (folder / name).is_file()}
+    backbone = ["backbone.name=third_party", "backbone.weights=null"] if own else []
+    return compose([own.get(name, name) for name in names], [*overrides, *backbone], allow_missing=True)
+
+
+@pytest.mark.parametrize(("page", "words"), recipes_in_commands())
+def test_the_data_of_every_recipe_in_a_command_can_be_what_it_asks_for(page: str, words: str, tmp_path: Path) -> None:
+    """A command that trains gives all that only the user can give, and annotations where prompts are asked for."""
+    if "runs/mine/recipe.yaml" in words:
+        pytest.skip("a run's own recipe")
+    recipe = composed(page, words, tmp_path)
+    assert "train" not in words or "???" not in to_yaml(recipe), f"{page}: {words} leaves something to be given"
+    parts = [recipe.data, *(recipe.data.options.get("parts") or {}).values()] if recipe.data else []
+    for part in parts:
+        name, options = (part["name"], part["options"]) if isinstance(part, dict) else (part.name, part.options)
+        if name == "lerobot" and options["root"] != "???":
+            mix_of(LeRobotConfig(**options))
+
+
+def test_the_demonstrations_that_a_command_takes_from_the_demo_are_there() -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("plugins/demo/pixelvla_demo/*.py"))
+    for page, words in commands():
+        for name in re.findall(r"=out/demo/(\w+)", words):
+            assert f'out / "{name}"' in code, f"{page}: {words}: `make demo` writes no out/demo/{name}"
 
 
 def test_every_make_target_that_is_named_exists() -> None:
