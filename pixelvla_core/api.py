@@ -13,12 +13,23 @@ if TYPE_CHECKING:
     from pixelvla_core.errors import CheckpointError, ContractError, DataError, PluginError, RecipeError, UserError
     from pixelvla_core.geometry import Affine
     from pixelvla_core.hookspecs import hookimpl
+    from pixelvla_core.model.lora import base_state_dict
     from pixelvla_core.plugins import PluginManager
     from pixelvla_core.processes import orderly_termination, serve_parent
     from pixelvla_core.prompts import Box, Line, Mask, Point, Prompt
     from pixelvla_core.seam.backbone import BackboneAdapter, FlowBackbone, NativeBackbone
     from pixelvla_core.seam.batch import Batch, Features, MaskBatch, PromptBatch, Sample
+    from pixelvla_core.seam.check import check_cameras, check_image
+    from pixelvla_core.seam.levels import level_blocks
     from pixelvla_core.seam.prefix import Past, Prefix
+    from pixelvla_core.seam.weights import (
+        StoredTensor,
+        check_tensors,
+        local_folder,
+        no_weights,
+        read_json,
+        tensor_headers,
+    )
     from pixelvla_core.types import ActionSpec, BackboneSpec
 
 _HOMES = {
@@ -26,12 +37,23 @@ _HOMES = {
     "errors": ["CheckpointError", "ContractError", "DataError", "PluginError", "RecipeError", "UserError"],
     "geometry": ["Affine"],
     "hookspecs": ["hookimpl"],
+    "model.lora": ["base_state_dict"],
     "plugins": ["PluginManager"],
     "processes": ["orderly_termination", "serve_parent"],
     "prompts": ["Box", "Line", "Mask", "Point", "Prompt"],
     "seam.backbone": ["BackboneAdapter", "FlowBackbone", "NativeBackbone"],
     "seam.batch": ["Batch", "Features", "MaskBatch", "PromptBatch", "Sample"],
+    "seam.check": ["check_cameras", "check_image"],
+    "seam.levels": ["level_blocks"],
     "seam.prefix": ["Past", "Prefix"],
+    "seam.weights": [
+        "StoredTensor",
+        "check_tensors",
+        "local_folder",
+        "no_weights",
+        "read_json",
+        "tensor_headers",
+    ],
     "types": ["ActionSpec", "BackboneSpec"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -62,11 +84,21 @@ __all__ = [
     "PromptBatch",
     "RecipeError",
     "Sample",
+    "StoredTensor",
     "UserError",
     "Weights",
+    "base_state_dict",
+    "check_cameras",
+    "check_image",
+    "check_tensors",
     "hookimpl",
+    "level_blocks",
+    "local_folder",
+    "no_weights",
     "orderly_termination",
+    "read_json",
     "serve_parent",
+    "tensor_headers",
 ]
 
 

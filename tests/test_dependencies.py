@@ -52,7 +52,7 @@ def _run(tree: ast.AST) -> Iterator[ast.AST]:
 def test_every_import_is_declared(project: Path) -> None:
     distributions = packages_distributions()
     known = declared(project)
-    for package in project.glob("pixelvla_*"):
+    for package in (file.parent for file in project.glob("*pixelvla*/__init__.py")):
         for name in sorted(imported(package)):
             offers = {canonical(offer) for offer in distributions.get(name, [name])}
             assert offers & known, f"{package.name} imports {name} ({', '.join(offers)}), which its pyproject lacks"

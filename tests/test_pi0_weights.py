@@ -130,7 +130,7 @@ def test_a_folder_that_is_none(tmp_path):
 
 def test_sizes_are_checked(folder):
     sizes = Sizes().to_json()
-    for wrong, words in (({**sizes, "depht": 2}, "depht"), ({**sizes, "depth": 0}, "depth: 0"), ([1], "other keys")):
+    for wrong, words in (({**sizes, "depht": 2}, "depht"), ({**sizes, "depth": 0}, "depth: 0"), ([1], "holds a list")):
         (folder / "sizes.json").write_text(json.dumps(wrong))
         assert words in refused(folder)
     (folder / "sizes.json").write_text(json.dumps({**sizes, "depth": 3}))

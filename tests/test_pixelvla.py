@@ -115,9 +115,9 @@ PICTURE = np.zeros((8, 8, 3), np.uint8)
         ({"prompts": {"front": ((0.5, 0.5),)}}, r"has the prompts \(\(0.5, 0.5\),\) in camera 'front'"),
         ({"prompts": (POINT,)}, "prompts of type tuple"),
         ({"instruction": None}, "the instruction None"),
-        ({"images": {"front": PICTURE.tolist()}}, "camera 'front' with type list"),
-        ({"images": {"front": PICTURE / 255}}, "type float64"),
-        ({"images": {"front": PICTURE[..., 0]}}, r"shape \(8, 8\)"),
+        ({"images": {"front": PICTURE.tolist()}}, "camera 'front' that is of type list"),
+        ({"images": {"front": PICTURE / 255}}, "is float64"),
+        ({"images": {"front": PICTURE[..., 0]}}, r"is uint8\[8, 8\]"),
         ({"images": PICTURE}, "images of type ndarray"),
     ],
 )

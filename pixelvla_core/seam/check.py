@@ -1,4 +1,7 @@
-"""What a Sample must be, checked before an adapter reads it, so that a slip of the caller is told in words."""
+"""What a Sample must be, checked before it is read, so that a slip of the caller is told in words.
+
+Core calls ``check_samples``; adapters call ``check_cameras``, and ``check_image`` where they are given bare images.
+"""
 
 from __future__ import annotations
 
@@ -43,13 +46,40 @@ def _check_images(where: str, images: Any) -> None:
     if not isinstance(images, Mapping):
         raise UserError(f"{where} has images of type {type(images).__name__}; expected camera -> image.")
     for camera, image in images.items():
-        array = isinstance(image, np.ndarray)
-        if not array or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            found = f"shape {image.shape} and type {image.dtype}" if array else f"type {type(image).__name__}"
-            raise UserError(
-                f"{where} has an image of camera {camera!r} with {found}; expected a NumPy array uint8[height, width, "
-                "3], RGB."
-            )
+        check_image(image, f"{where} has an image of camera {camera!r} that")
+
+
+def check_image(image: Any, what: str = "An image") -> None:
+    """Refuse what is no image.
+
+    Args:
+        what: The subject of the message, which goes on with "is ...".
+
+    Raises:
+        UserError: it is not a NumPy array uint8[height, width, 3] with at least one pixel.
+    """
+    array = isinstance(image, np.ndarray)
+    if array and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and 0 not in image.shape:
+        return
+    found = f"{image.dtype}{list(image.shape)}" if array else f"of type {type(image).__name__}"
+    raise UserError(
+        f"{what} is {found}; expected uint8[height, width, 3], a NumPy array, RGB. Convert it first (values in [0, 1] "
+        "times 255, channels last)."
+    )
+
+
+def check_cameras(sample: Sample, cameras: Sequence[str]) -> None:
+    """Refuse a sample that lacks one of the cameras a backbone reads.
+
+    Raises:
+        UserError: names the cameras that are there, and those that are read.
+    """
+    if any(camera not in sample.images for camera in cameras):
+        found = ", ".join(sorted(sample.images)) or "no camera"
+        raise UserError(
+            f"Sample {sample.key or '(without a key)'} has images of {found}, but the backbone reads "
+            f"{', '.join(cameras)}. Name the data's cameras in the backbone's option `cameras`."
+        )
 
 
 def _check_prompts(where: str, prompts: Any) -> None:

@@ -12,7 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixelvla_core.api import ActionSpec, BackboneSpec, Batch, Features, Past, Prefix, Sample, UserError
+from pixelvla_core.api import (
+    ActionSpec,
+    BackboneSpec,
+    Batch,
+    Features,
+    Past,
+    Prefix,
+    Sample,
+    UserError,
+    check_cameras,
+)
 
 from .actions import action_stats
 from .config import OpenVLAConfig
@@ -80,7 +90,7 @@ class OpenVLAAdapter:
     def collate(self, samples: Sequence[Sample], *, train: bool) -> Batch:
         """Tokenise the instructions and resize the images; nothing depends on `train`."""
         for sample in samples:
-            self._check_cameras(sample)
+            check_cameras(sample, self.spec.cameras)
         prompts, inside = zip(*(self.module.tokenizer(sample.instruction) for sample in samples), strict=True)
         inputs = {**self.module.pad_prompts(prompts), "instruction_mask": pad(inside, False)}
         geometry = {}
@@ -89,15 +99,6 @@ class OpenVLAAdapter:
             inputs[f"pixel_values:{camera}"] = torch.stack([self.module.images(image) for image in images])
             geometry[camera] = tuple(self.module.images.geometry(image.shape[1], image.shape[0]) for image in images)
         return Batch(inputs=inputs, geometry=geometry)
-
-    def _check_cameras(self, sample: Sample) -> None:
-        missing = [camera for camera in self.spec.cameras if camera not in sample.images]
-        if missing:
-            found = ", ".join(sorted(sample.images)) or "no camera"
-            raise UserError(
-                f"Sample {sample.key or '(without a key)'} has images of {found}, but the backbone reads "
-                f"{', '.join(self.spec.cameras)}. Name the data's cameras in the backbone's option `cameras`."
-            )
 
     def features(self, batch: Batch, levels: Sequence[float]) -> Features:
         """One vision pass over all cameras; levels are those of the last tower (SigLIP)."""

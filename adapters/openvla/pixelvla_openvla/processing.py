@@ -16,10 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pixelvla_core.api import Affine, CheckpointError, UserError
+from pixelvla_core.api import Affine, CheckpointError, check_image, read_json
 
 from .config import ModelConfig
-from .weights import read_json
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -125,11 +124,7 @@ def as_picture(image: np.ndarray | Image.Image) -> Image.Image:
     """
     if isinstance(image, Image.Image):
         return image.convert("RGB")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise UserError(
-            f"An image is {image.dtype}{list(image.shape)}; expected uint8[height, width, 3], RGB. Convert it first "
-            "(values in [0, 1] times 255, channels last)."
-        )
+    check_image(image)
     return Image.fromarray(image)
 
 

@@ -14,7 +14,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from pixelvla_core.api import UserError
+from pixelvla_core.api import UserError, level_blocks
 from pixelvla_core.errors import suggest
 
 from .config import Tower
@@ -50,18 +50,6 @@ def _registered(tower: Tower, timm_id: str) -> VisionTransformer:
         timm_id, pretrained=False, num_classes=0, img_size=tower.image_size, act_layer=tower.act_layer
     )
     return model
-
-
-def level_blocks(fractions: Sequence[float], blocks: int) -> list[int]:
-    """Return the index of the block whose output stands at each depth fraction.
-
-    Args:
-        fractions: In (0, 1]; 1.0 is the last block that is computed, the one the projector reads.
-        blocks: How many blocks are computed (the tower's depth - 1).
-    """
-    if any(not 0 < f <= 1 for f in fractions):
-        raise UserError(f"Feature levels are depth fractions in (0, 1]; got {list(fractions)}.")
-    return [max(int(f * blocks + 0.5), 1) - 1 for f in fractions]
 
 
 class VisionBackbone(nn.Module):

@@ -6,13 +6,21 @@ The only name that differs from timm's is LayerScale's: the checkpoint says `sca
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pixelvla_core.api import CheckpointError, UserError
+from pixelvla_core import api
+from pixelvla_core.api import (
+    CheckpointError,
+    StoredTensor,
+    UserError,
+    base_state_dict,
+    check_tensors,
+    no_weights,
+    read_json,
+    tensor_headers,
+)
 from pixelvla_core.files import atomic_folder
 
 if TYPE_CHECKING:
@@ -21,7 +29,6 @@ if TYPE_CHECKING:
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5 * 1000**3
-FLOATS = ("F64", "F32", "F16", "BF16")
 WANTED = ["*.json", "*.safetensors", "tokenizer.model"]
 
 
@@ -36,26 +43,7 @@ def local_folder(source: str | Path, revision: str | None = None) -> Path:
     Raises:
         CheckpointError: there is no such folder, and the hub has no such repository or cannot be reached.
     """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-        raise CheckpointError(f"{source} is no folder and no id on the Hugging Face hub. Check its spelling.")
-    return _download(str(source), revision)
-
-
-def _download(source: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=WANTED))
-    except (HFValidationError, OSError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise CheckpointError(
-            f"There is no folder {source}, and it could not be downloaded from the Hugging Face hub ({first}). Check "
-            "the id and the connection, or download it elsewhere and give the folder."
-        ) from error
+    return api.local_folder(source, revision, wanted=WANTED)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -72,44 +60,20 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        CheckpointError: it is damaged or no object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON ({error}). Download or copy it again.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a {type(value).__name__}, not an object. Download or copy it again.")
-    return value
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Where one tensor lies, its shape, and its type as safetensors names it; known from the file's header alone."""
-
-    file: Path
-    shape: tuple[int, ...]
-    dtype: str
-
-
-def headers(folder: Path) -> dict[str, Stored]:
+def headers(folder: Path) -> dict[str, StoredTensor]:
     """Read the headers of a folder's safetensors files; no tensor is touched.
 
     Raises:
         CheckpointError: there are no weights, a shard is missing or cut short, or the weights are pickled.
     """
-    found: dict[str, Stored] = {}
+    found: dict[str, StoredTensor] = {}
     for file in _files(folder):
-        for name, shape, dtype in _header(file):
+        for name, stored in tensor_headers(file).items():
             if name in found:
                 raise CheckpointError(
                     f"{folder}: {name} is in both {found[name].file.name} and {file.name}. Download again."
                 )
-            found[name] = Stored(file, shape, dtype)
+            found[name] = stored
     return found
 
 
@@ -118,13 +82,7 @@ def _files(folder: Path) -> list[Path]:
         return _shards(folder)
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
-    pickled = sorted(p.name for p in [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
-    if pickled:
-        raise CheckpointError(
-            f"{folder} holds pickled weights ({', '.join(pickled[:3])}), which can run code when read and are never "
-            f"opened here; {SINGLE} is expected. Convert them to safetensors in a place you trust."
-        )
-    raise CheckpointError(f"{folder} holds neither {SINGLE} nor {INDEX}. Give the folder of a complete checkpoint.")
+    raise no_weights(folder, SINGLE, INDEX)
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -140,52 +98,16 @@ def _shards(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _header(file: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt") as handle:
-            for name in handle.keys():  # noqa: SIM118 - a safetensors handle is no dict
-                part = handle.get_slice(name)
-                yield name, tuple(part.get_shape()), part.get_dtype()
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{file} is damaged or cut short ({error}; {file.stat().st_size} bytes). Download or copy it again."
-        ) from error
-
-
-def check(model: nn.Module, stored: Mapping[str, Stored], folder: Path) -> None:
-    """Compare names and shapes with what the model needs.
+def check(model: nn.Module, stored: Mapping[str, StoredTensor], folder: Path) -> None:
+    """Compare names, shapes and types with what the model needs.
 
     Raises:
         CheckpointError: a tensor is missing, too many, of another shape or of integers; with counts and first names.
     """
-    wanted = {official_name(name): tuple(value.shape) for name, value in model.state_dict().items()}
-    faults = {
-        "missing": [name for name in wanted if name not in stored],
-        "not expected": [name for name in stored if name not in wanted],
-        "of another shape": [
-            f"{name} is {stored[name].shape} instead of {shape}"
-            for name, shape in wanted.items()
-            if name in stored and stored[name].shape != shape
-        ],
-        "not of floating point": [
-            f"{name} is {entry.dtype}" for name, entry in stored.items() if entry.dtype not in FLOATS
-        ],
-    }
-    said = [f"{len(names)} {what} ({_first(names)})" for what, names in faults.items() if names]
-    if said:
-        raise CheckpointError(
-            f"The weights in {folder} do not fit its config.json: of {len(wanted)} tensors {', '.join(said)}. No "
-            "weight was loaded. Take config.json and weights from one and the same checkpoint."
-        )
+    check_tensors({official_name(name): value for name, value in model.state_dict().items()}, stored, folder)
 
 
-def _first(names: list[str], count: int = 3) -> str:
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
-
-
-def load(model: nn.Module, stored: Mapping[str, Stored], dtype: torch.dtype) -> None:
+def load(model: nn.Module, stored: Mapping[str, StoredTensor], dtype: torch.dtype) -> None:
     """Give a model built on the meta device its weights, one file at a time, each tensor cast as it is read."""
     from safetensors import safe_open
 
@@ -210,7 +132,7 @@ def save_folder(
     """
     if folder.exists() and not _replaceable(folder):
         raise UserError(f"{folder} exists and is no OpenVLA checkpoint; it is left alone. Give a new folder's name.")
-    state = base_tensors(model)
+    state = base_state_dict(model)  # LoRA is part of a checkpoint only if it was merged
     if not all(value.is_floating_point() for value in state.values()):
         raise UserError(
             "8-bit or 4-bit weights cannot be saved as a checkpoint; load without `quantize` and save that."
@@ -219,15 +141,9 @@ def save_folder(
     with atomic_folder(folder) as partial:
         _save_shards(shards, partial, dtype)
         for name, content in files.items():
-            (partial / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+            (partial / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         if tokenizer is not None:
-            (partial / "tokenizer.json").write_text(tokenizer)
-
-
-def base_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The model's own tensors; LoRA that peft has put beside them is part of a checkpoint only if it was merged."""
-    state = model.state_dict()
-    return {name.replace(".base_layer.", "."): value for name, value in state.items() if ".lora_" not in name}
+            (partial / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
 
 
 def _replaceable(folder: Path) -> bool:
@@ -247,7 +163,8 @@ def _save_shards(shards: list[dict[str, torch.Tensor]], folder: Path, dtype: tor
     if count > 1:
         weight_map = {official_name(key): name for name, shard in zip(names, shards, strict=True) for key in shard}
         total = sum(value.numel() * dtype.itemsize for shard in shards for value in shard.values())
-        (folder / INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2))
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        (folder / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
 def _split(state: Mapping[str, torch.Tensor], dtype: torch.dtype) -> list[dict[str, torch.Tensor]]:

@@ -8,7 +8,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pixelvla_openvla.openvla import pad
-from pixelvla_openvla.vision import level_blocks
 
 from pixelvla_core.api import Prefix, UserError
 
@@ -151,20 +150,6 @@ def test_levels_end_at_the_block_that_the_projector_reads(small):
 def test_asking_for_levels_changes_no_feature(small):
     with torch.no_grad():
         assert torch.equal(small.vision_backbone(pixels(1))[0], small.vision_backbone(pixels(1), levels=(0.1, 0.5))[0])
-
-
-@given(st.lists(st.floats(0.001, 1), min_size=1, max_size=6).map(sorted), st.integers(1, 30))
-def test_level_blocks_lie_within_the_tower_and_in_order(fractions, blocks):
-    found = level_blocks(fractions, blocks)
-    assert found == sorted(found)
-    assert 0 <= found[0] <= found[-1] < blocks
-    assert level_blocks([1.0], blocks) == [blocks - 1]
-
-
-@pytest.mark.parametrize("fraction", [0.0, -0.5, 1.01, float("nan")])
-def test_a_level_outside_the_tower_is_refused(fraction):
-    with pytest.raises(UserError, match="depth fractions"):
-        level_blocks([fraction], 4)
 
 
 def test_a_single_tower_model_works(small_config):

@@ -17,7 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixelvla_core.api import ActionSpec, BackboneSpec, Batch, Features, Past, Prefix, Sample, UserError
+from pixelvla_core.api import (
+    ActionSpec,
+    BackboneSpec,
+    Batch,
+    Features,
+    Past,
+    Prefix,
+    Sample,
+    UserError,
+    check_cameras,
+    local_folder,
+)
 
 from . import weights as files
 from .config import Pi0Options
@@ -56,7 +67,7 @@ def build(
     if quantize is not None:
         raise UserError(f"The backbone pi0 cannot be quantised ({quantize!r}). Leave `quantize` out.")
     check_version()
-    folder = files.local_folder(weights, config.revision)
+    folder = local_folder(weights, config.revision, wanted=files.WANTED)
     sizes = Sizes.read(folder)
     policy = files.build(files.read_config(folder, config.policy, dtype), sizes)
     check_surface(policy)
@@ -163,7 +174,7 @@ class Pi0Adapter:
         """
         size, inputs, places = self.spec.image_size, {}, {}
         for sample in samples:
-            self._check_cameras(sample)
+            check_cameras(sample, self.spec.cameras)
         for camera in self.spec.cameras:
             images = [sample.images[camera] for sample in samples]
             inputs[f"image:{camera}"] = torch.stack([pixels(image, size) for image in images])
@@ -171,15 +182,6 @@ class Pi0Adapter:
         inputs |= self.text([sample.instruction for sample in samples])
         inputs["state"] = torch.stack([self.state(sample.state, sample.key) for sample in samples])
         return Batch(inputs=inputs, geometry=places)
-
-    def _check_cameras(self, sample: Sample) -> None:
-        missing = [camera for camera in self.spec.cameras if camera not in sample.images]
-        if missing:
-            found = ", ".join(sorted(sample.images)) or "no camera"
-            raise UserError(
-                f"Sample {sample.key or '(without a key)'} has images of {found}, but the backbone reads "
-                f"{', '.join(self.spec.cameras)}. Name the data's cameras in the backbone's option `cameras`."
-            )
 
     def features(self, batch: Batch, levels: Sequence[float]) -> Features:
         """LeRobot's `embed_image`, once per camera; block outputs are captured on the way."""

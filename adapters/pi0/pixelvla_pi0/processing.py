@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pixelvla_core.api import Affine, CheckpointError, UserError
+from pixelvla_core.api import Affine, CheckpointError, UserError, check_image
 
 PALIGEMMA = "google/paligemma-3b-pt-224"
 TEXT_SPANS = ("bos", "instruction", "text")
@@ -55,11 +55,7 @@ def pixels(image: np.ndarray, size: int) -> Tensor:
     """
     from lerobot.policies.pi0 import modeling_pi0
 
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise UserError(
-            f"An image is {image.dtype}{list(image.shape)}; expected uint8[height, width, 3], RGB. Convert it first "
-            "(values in [0, 1] times 255, channels last)."
-        )
+    check_image(image)
     letterbox(image.shape[0], image.shape[1], size)
     found_BHWC = torch.from_numpy(np.ascontiguousarray(image))[None].float() / 255
     if image.shape[:2] != (size, size):

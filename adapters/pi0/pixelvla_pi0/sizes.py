@@ -7,7 +7,6 @@ they are given and then build LeRobot's and transformers' own modules; nothing i
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pixelvla_core.api import CheckpointError
+from pixelvla_core.api import CheckpointError, read_json
 from pixelvla_core.errors import suggest
 
 from .splice import replaced
@@ -75,13 +74,10 @@ class Sizes:
         path = folder / FILE
         if not path.is_file():
             return None
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise CheckpointError(f"{path} is not JSON ({error}). Copy it again.") from error
+        values = read_json(path)
         known = [item.name for item in fields(cls)]
-        if not isinstance(values, dict) or set(values) != set(known):
-            given = sorted(set(values) ^ set(known)) if isinstance(values, dict) else [repr(values)]
+        if set(values) != set(known):
+            given = sorted(set(values) ^ set(known))
             raise CheckpointError(
                 f"{path} has other keys than expected: {', '.join(given)}.{suggest(given[0], known)} Expected "
                 f"{', '.join(known)}."

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pixelvla_core.api import Prefix
+from pixelvla_core.api import Prefix, level_blocks
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def captured(blocks: nn.ModuleList, levels: Sequence[float]) -> Iterator[list[Te
     """
     kept: dict[int, Tensor] = {}
     found: list[Tensor] = []
-    wanted = [max(round(level * len(blocks)), 1) - 1 for level in levels]
+    wanted = level_blocks(levels, len(blocks))
 
     def keep(index: int) -> Callable:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:

@@ -74,7 +74,7 @@ def write_random(
     policy = random(made, sizes, seed)
     save(policy, folder, sizes=sizes, tokenizer=word_tokenizer(words))
     if statistics:
-        (folder / STATISTICS).write_text(json.dumps(statistics, indent=2) + "\n")
+        (folder / STATISTICS).write_text(json.dumps(statistics, indent=2) + "\n", encoding="utf-8")
     return policy
 
 

@@ -6,7 +6,6 @@ entry "proprio" is the state's.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pixelvla_core.api import CheckpointError, UserError
+from pixelvla_core.api import CheckpointError, UserError, read_json
 
 STATE, ACTION = "observation.state", "action"
 PREPROCESSOR, STATISTICS = "policy_preprocessor.json", "dataset_statistics.json"
@@ -87,7 +86,7 @@ def read_statistics(folder: Path | None) -> dict[str, Any]:
     if folder is None:
         return {}
     if (folder / STATISTICS).is_file():
-        return _json(folder / STATISTICS)
+        return read_json(folder / STATISTICS)
     normaliser = _normaliser(folder)
     stats = {} if normaliser is None else normaliser.stats
     found: dict[str, Any] = {
@@ -168,7 +167,7 @@ def _normaliser(folder: Path) -> Any:
     from lerobot.processor import NormalizerProcessorStep
     from safetensors.torch import load_file
 
-    steps = _json(path).get("steps", [])
+    steps = read_json(path).get("steps", [])
     entry = next((step for step in steps if step.get("registry_name") == "normalizer_processor"), None)
     if entry is None or not entry.get("state_file"):
         return None
@@ -181,13 +180,3 @@ def _normaliser(folder: Path) -> Any:
 
 def _lists(entry: Mapping[str, Any]) -> dict[str, list[float]]:
     return {name: torch.as_tensor(value).flatten().tolist() for name, value in entry.items()}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON ({error}). Download or copy it again.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a {type(value).__name__}, not an object. Download or copy it again.")
-    return value

@@ -7,7 +7,6 @@ are compared before a tensor is read.
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -15,9 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pixelvla_core.api import CheckpointError, UserError
+from pixelvla_core.api import (
+    CheckpointError,
+    UserError,
+    base_state_dict,
+    check_tensors,
+    no_weights,
+    read_json,
+    tensor_headers,
+)
 from pixelvla_core.errors import suggest
 from pixelvla_core.files import atomic_folder
 
@@ -29,30 +36,6 @@ WANTED = ["*.json", "*.safetensors", "tokenizer/*"]
 _VLM = "model.paligemma_with_expert.paligemma."
 HEAD, EMBEDDING = f"{_VLM}lm_head.weight", f"{_VLM}model.language_model.embed_tokens.weight"
 DTYPES = ("float32", "bfloat16")
-
-
-def local_folder(source: str | Path, revision: str | None = None) -> Path:
-    """Return a folder as it is, or download the hub repository of that id (only what is read here).
-
-    Raises:
-        CheckpointError: there is no such folder, and the hub has no such repository or cannot be reached.
-    """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-        raise CheckpointError(f"{source} is no folder and no id on the Hugging Face hub. Check its spelling.")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return Path(snapshot_download(str(source), revision=revision, allow_patterns=WANTED))
-    except (HFValidationError, OSError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise CheckpointError(
-            f"There is no folder {source}, and it could not be downloaded from the Hugging Face hub ({first}). Check "
-            "the id and the connection, or download it elsewhere and give the folder."
-        ) from error
 
 
 def read_config(folder: Path, changes: Mapping[str, Any], dtype: str) -> Any:
@@ -105,10 +88,7 @@ def _check_kind(folder: Path) -> None:
     path = folder / CONFIG
     if not path.is_file():
         raise CheckpointError(f"{folder} has no {CONFIG}. Give a folder that LeRobot wrote, such as lerobot/pi0_base.")
-    try:
-        kind = json.loads(path.read_text(encoding="utf-8")).get("type")
-    except (ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not a JSON object ({error}). Download or copy it again.") from error
+    kind = read_json(path).get("type")
     if kind != "pi0":
         found = f"a {kind!r} policy" if kind else "of no LeRobot policy"
         raise CheckpointError(f"{path} is {found}; this adapter reads LeRobot's 'pi0'. Give the weights of a pi0.")
@@ -147,70 +127,18 @@ def load(folder: Path, policy: Any) -> None:
     """
     from safetensors import safe_open
 
-    path = _file(folder)
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise no_weights(folder, WEIGHTS)
     wanted = policy.state_dict()
-    source = _sources(path)
+    source = {model_name(name): stored for name, stored in tensor_headers(path).items()}
     if EMBEDDING not in source and HEAD in source:
         source[EMBEDDING] = source[HEAD]  # openpi ties them and stores one
-    check(wanted, {name: shape for name, (_, shape) in source.items()}, path)
+    check_tensors(wanted, source, path)
     with safe_open(path, framework="pt") as handle:
         for name, parameter in wanted.items():
-            value = handle.get_tensor(source[name][0]).to(parameter.dtype)
+            value = handle.get_tensor(source[name].name).to(parameter.dtype)
             policy.load_state_dict({name: value}, strict=False, assign=True)
-
-
-def _file(folder: Path) -> Path:
-    if (folder / WEIGHTS).is_file():
-        return folder / WEIGHTS
-    pickled = sorted(p.name for p in [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
-    remedy = (
-        f"It holds pickled weights ({', '.join(pickled[:3])}), which can run code when read and are never opened here; "
-        "convert them in a place you trust."
-        if pickled
-        else "Give the folder of a complete checkpoint."
-    )
-    raise CheckpointError(f"{folder} has no {WEIGHTS}. {remedy}")
-
-
-def _sources(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """The policy's name of every stored tensor -> the stored name and the shape, from the file's header alone."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as handle:
-            names = list(handle.keys())
-            return {model_name(name): (name, tuple(handle.get_slice(name).get_shape())) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or cut short ({error}; {path.stat().st_size} bytes). Download or copy it again."
-        ) from error
-
-
-def check(wanted: Mapping[str, Tensor], stored: Mapping[str, tuple[int, ...]], path: Path) -> None:
-    """Compare names and shapes with what the model needs.
-
-    Raises:
-        CheckpointError: a tensor is missing, too many or of another shape; with counts and the first names.
-    """
-    faults = {
-        "missing": [name for name in wanted if name not in stored],
-        "not expected": [name for name in stored if name not in wanted],
-        "of another shape": [
-            f"{name} is {stored[name]} instead of {tuple(value.shape)}"
-            for name, value in wanted.items()
-            if name in stored and stored[name] != tuple(value.shape)
-        ],
-    }
-    said = [f"{len(names)} {what} ({_first(names)})" for what, names in faults.items() if names]
-    if said:
-        raise CheckpointError(
-            f"The weights in {path} are not those of this pi0: of {len(wanted)} tensors {', '.join(said)}. No weight "
-            f"was loaded. Take {CONFIG} and weights from one and the same checkpoint."
-        )
-
-
-def _first(names: list[str], count: int = 3) -> str:
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
 
 
 def save(
@@ -234,18 +162,13 @@ def save(
             _copy_rest(beside, partial)
         config: Any = policy.config
         config._save_pretrained(partial)
-        state = {name: value.detach().cpu().contiguous() for name, value in base_tensors(policy).items()}
+        # LoRA is part of a checkpoint only if it was merged.
+        state = {name: value.detach().cpu().contiguous() for name, value in base_state_dict(policy).items()}
         save_file(state, partial / WEIGHTS, metadata={"format": "pt"})
         if sizes is not None:
-            (partial / FILE).write_text(json.dumps(sizes.to_json(), indent=2) + "\n")
+            (partial / FILE).write_text(json.dumps(sizes.to_json(), indent=2) + "\n", encoding="utf-8")
         if tokenizer is not None:
             tokenizer.save_pretrained(partial / "tokenizer")
-
-
-def base_tensors(policy: nn.Module) -> dict[str, Tensor]:
-    """The policy's own tensors; LoRA that peft has put beside them is part of a checkpoint only if it was merged."""
-    state = policy.state_dict()
-    return {name.replace(".base_layer.", "."): value for name, value in state.items() if ".lora_" not in name}
 
 
 def _copy_rest(source: Path, target: Path) -> None:

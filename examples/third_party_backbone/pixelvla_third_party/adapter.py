@@ -13,7 +13,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pixelvla_core.api import ActionSpec, Affine, BackboneSpec, Batch, Features, Past, Prefix, Sample, UserError
+from pixelvla_core.api import (
+    ActionSpec,
+    Affine,
+    BackboneSpec,
+    Batch,
+    Features,
+    Past,
+    Prefix,
+    Sample,
+    UserError,
+    check_cameras,
+    level_blocks,
+)
 from pixelvla_third_party.config import ThirdPartyConfig
 from pixelvla_third_party.model import BOS, PAD, TinyVLA
 from pixelvla_third_party.weights import load, save
@@ -73,9 +85,11 @@ class ThirdPartyBackbone:
 
     def collate(self, samples: Sequence[Sample], *, train: bool) -> Batch:
         """Letterbox every image, turn instructions into bytes, and record where the letterbox put the image."""
+        for sample in samples:
+            check_cameras(sample, self.spec.cameras)
         inputs, geometry = {}, {}
         for camera in self.spec.cameras:
-            images = [_image(sample, camera) for sample in samples]
+            images = [sample.images[camera] for sample in samples]
             inputs[f"pixels.{camera}"] = torch.stack([_letterbox(image, self.spec.image_size) for image in images])
             geometry[camera] = tuple(Affine.letterbox(image.shape[1], image.shape[0]) for image in images)
         return Batch(inputs={**inputs, **_tokens([sample.instruction for sample in samples])}, geometry=geometry)
@@ -87,7 +101,7 @@ class ThirdPartyBackbone:
             pixels_BCHW = batch.inputs[f"pixels.{camera}"].to(self.module.projector.weight.dtype)
             blocks = self.module.tower(pixels_BCHW)
             tokens[camera] = self.module.projector(blocks[-1])
-            kept[camera] = tuple(blocks[max(round(level * len(blocks)), 1) - 1] for level in levels)
+            kept[camera] = tuple(blocks[index] for index in level_blocks(levels, len(blocks)))
         return Features(tokens=tokens, levels=kept)
 
     def prefix(self, batch: Batch, features: Features) -> Prefix:
@@ -153,12 +167,6 @@ def _tokens(instructions: Sequence[str]) -> dict[str, Tensor]:
         ids_BL[row, : len(ids)] = torch.tensor(list(ids))
         part_BL[row, : len(ids)] = torch.tensor([index for index, part in enumerate(parts) for _ in part])
     return {"ids": ids_BL, "part": part_BL}
-
-
-def _image(sample: Sample, camera: str) -> np.ndarray:
-    if camera not in sample.images:
-        raise UserError(f"A sample has the cameras {sorted(sample.images)}; this backbone reads {camera!r}.")
-    return sample.images[camera]
 
 
 def _letterbox(image: np.ndarray, size: int) -> Tensor:
