@@ -80,7 +80,7 @@ class TinyVLA(nn.Module):
 
     def transform(self, x_BSD: Tensor, position_BS: Tensor, mask_BST: Tensor, past=None) -> tuple[Tensor, tuple]:
         """Hidden states after the final norm, and every layer's keys and values."""
-        angle_BSW = rotary_angles(position_BS, self.angles).to(x_BSD.dtype)
+        angle_BSW = rotary_angles(position_BS, self.angles)
         memory = []
         for index, block in enumerate(self.blocks):
             x_BSD, kept = block(x_BSD, angle_BSW, mask_BST, None if past is None else past[index])
@@ -95,6 +95,7 @@ def rotary_angles(position_BS: Tensor, width: int) -> Tensor:
 
 
 def rotate(x_BHSW: Tensor, angle_BSW: Tensor) -> Tensor:
-    cos, sin = angle_BSW.cos()[:, None], angle_BSW.sin()[:, None]
+    """Turn pairs of channels. Sine and cosine are taken in float32: bfloat16 cannot tell the angles 100 and 100.2."""
+    cos, sin = (wave[:, None].to(x_BHSW.dtype) for wave in (angle_BSW.cos(), angle_BSW.sin()))
     a, b = x_BHSW.chunk(2, -1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)

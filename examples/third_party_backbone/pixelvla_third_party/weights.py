@@ -21,7 +21,7 @@ def load(folder: Path) -> tuple[ThirdPartyConfig, TinyVLA]:
         CheckpointError: a file is missing or damaged, or the tensors are not those of the architecture.
     """
     try:
-        config = ThirdPartyConfig(**json.loads((folder / "config.json").read_text()))
+        config = ThirdPartyConfig(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
         tensors = load_file(folder / "model.safetensors")
         module = TinyVLA(config)
         module.load_state_dict(tensors)
@@ -36,5 +36,5 @@ def load(folder: Path) -> tuple[ThirdPartyConfig, TinyVLA]:
 def save(config: ThirdPartyConfig, module: TinyVLA, folder: Path) -> None:
     """Write the folder that ``load`` reads."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(asdict(config), indent=2))
+    (folder / "config.json").write_text(json.dumps(asdict(config), indent=2), encoding="utf-8")
     save_file(module.state_dict(), folder / "model.safetensors")
