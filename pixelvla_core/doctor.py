@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution, entry_points, requires, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -51,10 +51,10 @@ def examine() -> list[Finding]:
         _python,
         _plugins,
         _requirements,
+        _optional,
         _gl,
         _ffmpeg,
         _cuda,
-        _quantize,
         _disk,
     ]
     return [finding for check in checks for finding in check()]
@@ -127,9 +127,8 @@ def _plugins() -> list[Finding]:
 
 def _requirements() -> list[Finding]:
     """The declared requirements of every distribution that brings a plugin, each looked at once."""
-    names = {point.dist.name for point in entry_points(group=GROUP) if point.dist is not None}
     wanted: dict[str, Requirement] = {}
-    for name in sorted(names):
+    for name in _distributions():
         for requirement in _declared(name):
             wanted.setdefault(str(requirement), requirement)
             for extra in sorted(requirement.extras):
@@ -140,6 +139,21 @@ def _requirements() -> list[Finding]:
     return [summary, *(finding for finding in findings if not finding.ok)]
 
 
+def _optional() -> list[Finding]:
+    """What the extras of those distributions add; only some uses need it."""
+    findings = []
+    for name in _distributions():
+        for extra in distribution(name).metadata.get_all("Provides-Extra") or []:
+            found = (_requirement(requirement) for requirement in _declared(name, extra))
+            findings += [replace(one, found=f"{one.found}; for {name}[{extra}]", required=False) for one in found]
+    return findings
+
+
+def _distributions() -> list[str]:
+    """Return the distributions that bring a plugin."""
+    return sorted({point.dist.name for point in entry_points(group=GROUP) if point.dist is not None})
+
+
 def _declared(name: str, extra: str = "") -> list[Requirement]:
     """Return what a distribution requires here, or what one of its extras adds to that."""
     try:
@@ -147,7 +161,10 @@ def _declared(name: str, extra: str = "") -> list[Requirement]:
     except PackageNotFoundError:
         return []
     wanted = [requirement for requirement in declared if _applies(requirement, extra)]
-    return [each for each in wanted if not extra or not _applies(each, "")]
+    added = [each for each in wanted if not extra or not _applies(each, "")]
+    for requirement in added:
+        requirement.marker = None  # it holds here; an installer that was given it would pass over the package
+    return added
 
 
 def _applies(requirement: Requirement, extra: str) -> bool:
@@ -165,12 +182,13 @@ def _requirement(requirement: Requirement) -> Finding:
 
 
 def _gl() -> list[Finding]:
-    """EGL, through which simulators render without a display; required as soon as MuJoCo is installed."""
+    """EGL, through which simulators render without a display; required as soon as a plugin brings an environment."""
     devices = egl_devices()
     found = "libEGL.so.1 cannot be loaded" if devices is None else f"{devices} device(s)"
     ok = bool(devices)
     remedy = "" if ok else apt_command(GL_PACKAGES)
-    return [Finding(name="EGL", ok=ok, found=found, remedy=remedy, required=find_spec("mujoco") is not None)]
+    simulates = bool(PluginManager.load().registry.names("environment"))
+    return [Finding(name="EGL", ok=ok, found=found, remedy=remedy, required=simulates)]
 
 
 def egl_devices() -> int | None:
@@ -209,13 +227,6 @@ def _cuda() -> list[Finding]:
         Finding(name="torch", ok=True, found=f"{torch.__version__}, {torch.get_num_threads()} threads"),
         Finding(name="cuda", ok=ok, found=found, remedy=remedy, required=False),
     ]
-
-
-def _quantize() -> list[Finding]:
-    ok = find_spec("bitsandbytes") is not None
-    found = version("bitsandbytes") if ok else "not installed; only quantize=8bit and quantize=4bit need it"
-    remedy = "" if ok else install_command("bitsandbytes")
-    return [Finding(name="bitsandbytes", ok=ok, found=found, remedy=remedy, required=False)]
 
 
 def _disk() -> list[Finding]:

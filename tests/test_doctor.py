@@ -63,6 +63,24 @@ def test_what_an_extra_adds_is_looked_at_too():
     assert "torch" not in extra
 
 
+def test_what_a_plugins_extras_add_is_optional(tmp_path, monkeypatch):
+    info = tmp_path / "acme_vla-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.4\nName: acme-vla\nVersion: 1.0\nRequires-Dist: click\nProvides-Extra: fast\n"
+        "Requires-Dist: acme-no-such-distribution>=2; extra == 'fast'\nRequires-Dist: packaging; extra == 'fast'\n"
+    )
+    (info / "entry_points.txt").write_text("[pixelvla]\nacme = json\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    findings = {finding.name: finding for finding in doctor._optional()}
+    missing, there = findings["acme-no-such-distribution"], findings["packaging"]
+    assert (missing.ok, missing.found) == (False, "not installed; for acme-vla[fast]")
+    assert missing.remedy == doctor.install_command("acme-no-such-distribution>=2")
+    assert there.ok
+    assert not missing.required
+    assert "click" not in findings
+
+
 def test_broken_plugins_and_names_claimed_twice_are_required_to_be_mended(monkeypatch):
     class Acme:
         @hookimpl
@@ -94,3 +112,17 @@ def test_egl_is_tried_for_real():
     (finding,) = doctor._gl()
     assert finding.ok == bool(devices)
     assert finding.ok or "libegl1" in finding.remedy
+
+
+def test_egl_is_required_if_a_plugin_brings_an_environment(monkeypatch):
+    for brought in ([], [Component(name="world", target="a:b", config="a:b")]):
+
+        class Acme:
+            @hookimpl
+            def pixelvla_environments(self, brought=brought) -> list[Component]:
+                return brought
+
+        manager = PluginManager([Acme()])
+        monkeypatch.setattr(doctor.PluginManager, "load", classmethod(lambda cls, manager=manager: manager))
+        (finding,) = doctor._gl()
+        assert finding.required == bool(brought)
