@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 from pixelvla_core.cli.main import main
-from pixelvla_core.errors import PluginError
-from pixelvla_core.plugins import PluginManager
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "quickstart.md").read_text(encoding="utf-8")
 SECTION = PAGE.split("## Step by step", 1)[1].split("## Your own OpenVLA", 1)[0]
@@ -22,14 +20,6 @@ FEW_STEPS = [
 ]
 
 
-def has_mini() -> bool:
-    try:
-        PluginManager.load().registry.weights("openvla", "mini")
-    except PluginError:
-        return False
-    return True
-
-
 def small(command: str) -> list[str]:
     """The words of a command, without its own numbers of episodes and with few steps of training."""
     words = shlex.split(re.sub(r"--episodes \d+", "", command))[1:]
@@ -39,7 +29,6 @@ def small(command: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.gl
-@pytest.mark.skipif(not has_mini(), reason="openvla-mini is not shipped")
 def test_the_quickstart_runs(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PIXELVLA_CACHE", str(tmp_path / "cache"))

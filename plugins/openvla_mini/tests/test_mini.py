@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 from pixelvla_openvla_mini.plugin import FOLDER, pixelvla_weights
 
-from pixelvla_core.errors import PluginError
 from pixelvla_core.plugins import PluginManager
 
 LIMIT = 8 * 1000**2
 FILES = {"config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json", "dataset_statistics.json"}
-shipped = pytest.mark.skipif(not FOLDER.is_dir(), reason="no weights are shipped; `make mini` trains them")
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +33,9 @@ def test_the_plugin_offers_them_by_name():
     assert (weights.backbone, weights.name, weights.folder) == ("openvla", "mini", FOLDER)
     registry = PluginManager.load().registry
     assert "mini" in registry.weights_names("openvla")
-    if FOLDER.is_dir():
-        assert registry.locate("openvla", "mini") == str(FOLDER)
-    else:
-        with pytest.raises(PluginError, match="Install pixelvla-openvla-mini again"):
-            registry.locate("openvla", "mini")
+    assert registry.locate("openvla", "mini") == str(FOLDER)
 
 
-@shipped
 def test_the_folder_is_whole_and_small():
     sizes = {file.name: file.stat().st_size for file in FOLDER.iterdir()}
     assert set(sizes) >= FILES
@@ -50,7 +43,6 @@ def test_the_folder_is_whole_and_small():
     assert not [name for name in sizes if not name.endswith((".json", ".safetensors"))]
 
 
-@shipped
 def test_the_weights_are_those_that_the_provenance_describes(provenance):
     digest = hashlib.sha256((FOLDER / "model.safetensors").read_bytes()).hexdigest()
     assert digest == provenance["sha256"]
@@ -60,7 +52,6 @@ def test_the_weights_are_those_that_the_provenance_describes(provenance):
     assert {"python", "torch", "transformers", "pixelvla"} <= set(provenance["versions"])
 
 
-@shipped
 def test_they_are_stored_in_bfloat16():
     from safetensors import safe_open
 
@@ -69,7 +60,6 @@ def test_they_are_stored_in_bfloat16():
     assert kinds == {"BF16"}
 
 
-@shipped
 def test_the_statistics_are_whole(model):
     (key,) = model.norm_stats
     statistics = model.norm_stats[key]["action"]
@@ -81,7 +71,6 @@ def test_the_statistics_are_whole(model):
     assert statistics["mask"] == [True] * 6 + [False]
 
 
-@shipped
 def test_it_acts_within_its_statistics(model):
     images = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), dtype=np.uint8)
     batch = model.inputs(list(images), ["pick up the red cube", "open the drawer"])
@@ -94,12 +83,10 @@ def test_it_acts_within_its_statistics(model):
     assert np.array_equal(actions, model.predict_action(**batch))
 
 
-@shipped
 def test_it_knows_the_words_of_its_prompts(model):
     ids, _ = model.tokenizer("pick up the red cube")
     assert model.tokenizer.tokenizer.token_to_id("<unk>") not in ids[1:]
 
 
-@shipped
 def test_it_loads_with_the_versions_that_are_installed(provenance):
     assert provenance["versions"]["pixelvla"] == version("pixelvla")
