@@ -6,7 +6,6 @@ was interrupted goes on where it stopped, and a finished store appears by one re
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -178,7 +177,7 @@ def _reserve(path: Path, size: int) -> int:
             os.posix_fallocate(descriptor, 0, size)
     except OSError as error:
         os.close(descriptor)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in files.FULL:
             raise
         path.unlink()
         free = shutil.disk_usage(path.parent).free

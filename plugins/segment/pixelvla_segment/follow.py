@@ -58,7 +58,7 @@ class Follow:
         self._kernel = self._shape / self._shape.sum() - self.config.rim * rim / max(rim.sum(), 1)
 
     def step(self, image: np.ndarray) -> np.ndarray:
-        """Return the mask on the next image; empty if less than a tenth of the object is seen."""
+        """Return the mask on the next image; empty if less of the object is seen than the option `visible`."""
         if not self._mask.any() and not self._lost:
             return self._mask
         if self._mask.all():
