@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -22,7 +23,7 @@ from pixelvla_core.annotations.schema import ABSENT, SCHEMA, STATUSES, Annotatio
 from pixelvla_core.annotations.validate import validate
 from pixelvla_core.annotations.writer import SidecarWriter
 from pixelvla_core.errors import DataError, UserError
-from pixelvla_core.files import write_text
+from pixelvla_core.files import sha256, write_text
 from pixelvla_core.prompts import Line, Point
 
 HEADER = Header(dataset="me/cups", fingerprint="ab" * 32, camera="front", tools={"sam2": {"threshold": 0.5}})
@@ -244,12 +245,67 @@ def test_every_flipped_byte_of_a_shard_is_noticed(sidecar):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("{", "is damaged"), ("[]", "format and version"), ('{"format": "pixelvla-annotations", "version": 9}', "9")],
+    [
+        ("{", "is damaged"),
+        ("[]", "format and version"),
+        ('{"format": "pixelvla-annotations", "version": 9}', "9"),
+        (
+            '{"format": "pixelvla-annotations", "version": 1, "camera": 3}',
+            r"no dataset \(str\) .* and no camera \(str\)",
+        ),
+    ],
 )
 def test_a_manifest_that_is_none_is_refused(sidecar, content, words):
     write_text(sidecar / "manifest.json", content)
     with pytest.raises(DataError, match=words):
         opened(sidecar)
+
+
+def test_a_manifest_whose_files_lack_a_checksum_is_refused(sidecar):
+    manifest = read_manifest(sidecar)
+    del manifest["files"][0]["sha256"]
+    write_text(sidecar / "manifest.json", json.dumps(manifest))
+    with pytest.raises(DataError, match=r"no sha256 \(str\)"):
+        opened(sidecar)
+
+
+def _agreed(folder: Path, path: Path) -> None:
+    """Let the manifest agree with a file that another tool wrote."""
+    manifest = read_manifest(folder)
+    for entry in manifest["files"]:
+        if entry["path"] == path.relative_to(folder).as_posix():
+            entry |= {"sha256": sha256(path), "bytes": path.stat().st_size}
+    write_text(folder / "manifest.json", json.dumps(manifest))
+
+
+def test_files_that_another_tool_wrote_wrongly_are_refused_in_words(sidecar):
+    path = sorted(sidecar.rglob("*.parquet"))[0]
+    table = pq.read_table(path)
+    wrong = {
+        "frame": (pa.array(["one"] * len(table)), "another type than .* 'one'"),
+        "score": (pa.nulls(len(table), pa.float32()), "another type than .*score"),
+    }
+    for name, (column, words) in wrong.items():
+        pq.write_table(table.set_column(table.column_names.index(name), name, column), path)
+        _agreed(sidecar, path)
+        with pytest.raises(DataError, match=words):
+            opened(sidecar)
+    path.write_bytes(b"no parquet at all")
+    _agreed(sidecar, path)
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        opened(sidecar)
+    assert any("cannot be read as Parquet" in line for line in validate(sidecar))
+
+
+@pytest.mark.parametrize(("name", "value"), [("box", [0.1, 0.2]), ("lines", [[0.1, 0.2, 0.3]]), ("points", [[0.5]])])
+def test_a_row_whose_values_another_tool_cut_short_is_refused_in_words(sidecar, name, value):
+    path = sorted(sidecar.rglob("*.parquet"))[0]
+    rows = pq.read_table(path).to_pylist()
+    rows[0][name] = value
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), path)
+    _agreed(sidecar, path)
+    with pytest.raises(DataError, match=r"Row 0 of .* damaged values"):
+        opened(sidecar).row(0)
 
 
 def test_another_dataset_is_refused(sidecar):
@@ -307,16 +363,8 @@ def test_files_that_the_manifest_does_not_list_are_named(sidecar):
 
 def _rewritten(folder: Path, path: Path, table: list[dict]) -> list[str]:
     """Problems after another tool wrote a file, with a manifest that agrees with it."""
-    import pyarrow as pa
-
-    from pixelvla_core.files import sha256
-
     pq.write_table(pa.Table.from_pylist(table, SCHEMA), path)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for entry in manifest["files"]:
-        if entry["path"] == path.relative_to(folder).as_posix():
-            entry |= {"sha256": sha256(path), "bytes": path.stat().st_size}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    _agreed(folder, path)
     return validate(folder)
 
 
@@ -414,6 +462,41 @@ def test_a_torn_stream_is_refused_with_the_line(tmp_path):
     masks.write_text(masks.read_text()[:-40])
     with pytest.raises(DataError, match=r"Line 3 of .* is damaged"):
         annotate(masks, tmp_path / "s", [5, 3, 8])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"size": [64]}, r"size = \[64\]; expected height and width"),
+        ({"size": [64, "64"]}, "expected height and width"),
+        ({"reference": None, "reference_masks": [None] * 5}, "reference_masks, but reference = None"),
+        ({"reference": "bowl", "reference_masks": [None]}, "1 masks in reference_masks; expected 5"),
+        ({"reference": "bowl", "reference_masks": 3}, "3 in reference_masks"),
+        ({"target_masks": [7] * 5}, "7 in target_masks, frame 0"),
+        ({"target_masks": ["é"] * 5}, "frame 0; expected run lengths"),
+        ({"target_masks": ["0"] * 5}, "Episode 0, frame 0, 'cup': .* run lengths for 0"),
+        ({"target_masks": [Rle.encode(np.zeros((SIZE, SIZE), bool)).counts.decode()] * 5}, "has no pixel"),
+    ],
+)
+def test_a_stream_of_another_tool_is_refused_in_words(tmp_path, changes, words):
+    masks = stream(tmp_path / "m.jsonl", [5])
+    row = json.loads(masks.read_text(encoding="utf-8"))
+    masks.write_text(json.dumps(row | changes) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=words):
+        annotate(masks, tmp_path / "s", [5])
+
+
+def test_a_stream_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "m.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="is no text"):
+        annotate(tmp_path / "m.jsonl", tmp_path / "s", [5])
+
+
+def test_a_camera_may_have_a_dot_in_its_name(tmp_path):
+    masks = stream(tmp_path / "m.jsonl", [5], "observation.images.wrist.left")
+    assert validate(annotate(masks, tmp_path / "s", [5], camera="wrist.left")) == []
+    with pytest.raises(DataError, match="expected 'left'"):
+        annotate(masks, tmp_path / "other", [5], camera="left")
 
 
 @pytest.mark.parametrize("camera", ["observation.images.wrist"])

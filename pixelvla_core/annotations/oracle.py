@@ -26,6 +26,9 @@ from pixelvla_core.errors import DataError
 from pixelvla_core.files import sha256
 
 SOURCE = "oracle"
+_PREFIX = "observation.images."
+"""What LeRobot puts before a camera's name."""
+
 _OBJECTS = ("target", "reference")
 """Objects of an episode, in the order of their instance numbers."""
 
@@ -83,10 +86,12 @@ def read_stream(path: Path, camera: str) -> dict[int, dict[str, Any]]:
         raise DataError(
             f"There are no masks in {path}. Record the demonstrations again; the recorder writes it."
         ) from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no text ({error}). Record the demonstrations again.") from error
     stream: dict[int, dict[str, Any]] = {}
     for number, line in enumerate(lines, 1):
         row = _parse(line, f"Line {number} of {path}")
-        if row["camera"].rsplit(".", 1)[-1] != camera:
+        if row["camera"].removeprefix(_PREFIX) != camera:
             raise DataError(f"Line {number} of {path} is about camera {row['camera']!r}; expected {camera!r}.")
         stream[row["episode"]] = row
     return stream
@@ -103,7 +108,27 @@ def _parse(line: str, where: str) -> dict[str, Any]:
         ) from error
     if wrong:
         raise DataError(f"{where} has {wrong[0]} = {row[wrong[0]]!r}; expected {wanted[wrong[0]].__name__}.")
+    if len(row["size"]) != 2 or not all(isinstance(side, int) and side > 0 for side in row["size"]):
+        raise DataError(f"{where} has size = {row['size']!r}; expected height and width in pixels.")
+    for name in _OBJECTS:
+        _check_object(row, name, where)
     return row
+
+
+def _check_object(row: Mapping[str, Any], name: str, where: str) -> None:
+    """Each object has a name, and on every frame run lengths or null; the reference may be left out."""
+    masks = row.get(f"{name}_masks")
+    if masks is None:
+        return
+    if not isinstance(row.get(name), str):
+        raise DataError(f"{where} has {name}_masks, but {name} = {row.get(name)!r}; expected the object's name.")
+    frames = len(row["target_masks"])
+    if not isinstance(masks, list) or len(masks) != frames:
+        found = f"{len(masks)} masks" if isinstance(masks, list) else repr(masks)
+        raise DataError(f"{where} has {found} in {name}_masks; expected {frames}, one for each frame.")
+    for frame, counts in enumerate(masks):
+        if counts is not None and not (isinstance(counts, str) and counts.isascii()):
+            raise DataError(f"{where} has {counts!r} in {name}_masks, frame {frame}; expected run lengths or null.")
 
 
 def _check_lengths(stream: Mapping[int, Mapping[str, Any]], lengths: Sequence[int], path: Path) -> None:
@@ -130,8 +155,16 @@ def _row(facts: dict[str, Any], size: Sequence[int], counts: str | None, rng: np
     if counts is None:
         return Annotation(**facts, status=ABSENT, score=1.0)
     rle = Rle(size[0], size[1], counts.encode("ascii"))
-    rle.check()
+    try:
+        rle.check()
+    except DataError as error:
+        raise DataError(f"Episode {facts['episode']}, frame {facts['frame']}, {facts['target']!r}: {error}") from error
     mask = rle.decode()
+    if not mask.any():
+        raise DataError(
+            f"The mask of {facts['target']!r} in episode {facts['episode']}, frame {facts['frame']} has no pixel. "
+            "Where an object cannot be seen, the stream has null; record the demonstrations again."
+        )
     return Annotation(
         **facts,
         mask=rle,

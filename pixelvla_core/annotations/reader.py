@@ -16,6 +16,10 @@ from pixelvla_core.annotations.schema import FORMAT, MANIFEST, SCHEMA, VERSION, 
 from pixelvla_core.errors import DataError
 from pixelvla_core.files import atomic_file, sha256
 
+_MANIFEST = {"dataset": str, "fingerprint": str, "camera": str, "counts": dict, "files": list}
+_ENTRY = {"path": str, "sha256": str, "bytes": int}
+"""What a manifest, and each of its files, must have to be read."""
+
 
 def cache_dir() -> Path:
     """Where data that can be made again is kept: ``$PIXELVLA_CACHE``, or ``pixelvla`` in the user's cache folder."""
@@ -28,7 +32,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Read a sidecar's manifest.
 
     Raises:
-        DataError: it is missing, is not JSON, or is of another format or version.
+        DataError: it is missing, is not JSON, is of another format or version, or lacks something.
     """
     path = Path(folder) / MANIFEST
     try:
@@ -43,7 +47,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     found = (manifest.get("format"), manifest.get("version")) if isinstance(manifest, dict) else (None, None)
     if found != (FORMAT, VERSION):
         raise DataError(f"{path} has format and version {found}; this pixelvla reads {(FORMAT, VERSION)}.")
+    _check_keys(path, manifest, _MANIFEST)
+    for entry in manifest["files"]:
+        _check_keys(path, entry, _ENTRY)
     return manifest
+
+
+def _check_keys(path: Path, found: Any, wanted: dict[str, type]) -> None:
+    wrong = [
+        name for name, kind in wanted.items() if not isinstance(found, dict) or not isinstance(found.get(name), kind)
+    ]
+    if wrong:
+        raise DataError(
+            f"{path} has no {' and no '.join(f'{name} ({wanted[name].__name__})' for name in wrong)} in "
+            f"{str(found)[:80]!r}; docs/annotations.md says what a manifest holds."
+        )
 
 
 class Sidecar:
@@ -95,8 +113,18 @@ class Sidecar:
         return self._table["target"][row].as_py()
 
     def row(self, row: int) -> Annotation:
-        """Return one row, as found by :meth:`rows_of`."""
-        return from_dict(self._table.slice(row, 1).to_pylist()[0])
+        """Return one row, as found by :meth:`rows_of`.
+
+        Raises:
+            DataError: its box, points or lines are not what the format says.
+        """
+        try:
+            return from_dict(self._table.slice(row, 1).to_pylist()[0])
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"Row {row} of {self.folder} has damaged values: {error}. `pixelvla annotations validate` names all "
+                "such rows; write them again."
+            ) from error
 
     def mask(self, row: int) -> np.ndarray:
         """Return the mask of one row, bool[H, W].
@@ -138,7 +166,7 @@ def read_shard(folder: Path, entry: dict[str, Any]) -> pa.Table:
     """Read one file of a sidecar after comparing it with its manifest entry.
 
     Raises:
-        DataError: the file is missing, has another size or checksum, or other columns.
+        DataError: the file is missing, has another size or checksum, is no Parquet, or has other columns.
     """
     path = Path(folder) / entry["path"]
     if not path.is_file():
@@ -148,10 +176,25 @@ def read_shard(folder: Path, entry: dict[str, Any]) -> pa.Table:
             f"{path} is damaged: it has {path.stat().st_size} bytes and another checksum than the manifest says "
             f"({entry['bytes']} bytes). Copy it again, or remove the folder and annotate again."
         )
-    table = pq.read_table(path, page_checksum_verification=True).replace_schema_metadata(None)
+    try:
+        table = pq.read_table(path, page_checksum_verification=True).replace_schema_metadata(None)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path} cannot be read as Parquet: {_first_line(error)}. The tool that wrote it must write it again."
+        ) from error
     if missing := [name for name in SCHEMA.names if name not in table.column_names]:
         raise DataError(f"{path} lacks the columns {', '.join(missing)}; docs/annotations.md lists all of them.")
-    return table.select(SCHEMA.names).cast(SCHEMA)
+    try:
+        return table.select(SCHEMA.names).cast(SCHEMA)
+    except (pa.ArrowException, ValueError) as error:
+        raise DataError(
+            f"{path} has a column of another type than docs/annotations.md lists: {_first_line(error)}. The tool that "
+            "wrote it must write it again."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _key(episodes: np.ndarray, frames: np.ndarray, instances: np.ndarray) -> np.ndarray:
