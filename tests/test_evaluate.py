@@ -133,6 +133,18 @@ def test_more_episodes_are_added_to_what_is_there(reaching, tmp_path):
     assert [session["episodes"] for session in results.notes["sessions"]] == [8, 16]
 
 
+@pytest.mark.parametrize("content", ["{}", '{"format": 0}', '{"format": 1, "wor'])
+def test_results_that_cannot_be_read_are_kept_beside_and_cost_no_episode(reaching, tmp_path, content):
+    measure(make_plan(reaching, tmp_path, episodes=1, tasks=["walk"]), quiet=True)
+    (tmp_path / "results.json").write_text(content)
+    with pytest.warns(UserWarning, match=r"kept as results\.json\..*unreadable; the episodes are in the journal"):
+        results = measure(make_plan(reaching, tmp_path, episodes=2, tasks=["walk"]), quiet=True)
+    assert [session["episodes"] for session in results.notes["sessions"]] == [4]
+    assert load(tmp_path / "results.json") == results
+    assert len(results.records) == 8
+    assert [path.read_text() for path in tmp_path.glob("*.unreadable")] == [content]
+
+
 def test_another_protocol_in_the_same_folder_is_refused(reaching, tmp_path):
     plan = make_plan(reaching, tmp_path, episodes=1)
     measure(plan, quiet=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pixelvla_core.errors import UserError
 from pixelvla_core.evaluate import results as files
 from pixelvla_core.evaluate.plan import PROTOCOL, Plan, prepare
 from pixelvla_core.evaluate.pool import Pool
@@ -123,4 +125,16 @@ def _session(plan: Plan, started: datetime, seconds: float, episodes: int) -> di
 
 
 def _earlier_sessions(path: Path) -> list[dict[str, Any]]:
-    return list(files.load(path).notes.get("sessions", [])) if path.exists() else []
+    """The sessions that results.json tells of; one that cannot be read makes room and is kept beside.
+
+    Every episode is in the journal, so nothing but what is known of these sessions depends on it.
+    """
+    if not path.exists():
+        return []
+    try:
+        return list(files.load(path).notes.get("sessions", []))
+    except UserError as error:
+        kept = path.with_name(f"{path.name}.{datetime.now(UTC):%Y%m%dT%H%M%S}.unreadable")
+        path.rename(kept)
+        warnings.warn(f"{error} It is kept as {kept.name}; the episodes are in the journal.", stacklevel=2)
+        return []
