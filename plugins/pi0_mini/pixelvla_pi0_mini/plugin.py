@@ -1,4 +1,4 @@
-"""What this distribution offers to pixelvla: the weights of pi0-mini, under the name ``mini``."""
+"""What this distribution offers to pixelvla: the weights of pi0-mini, under the name ``mini``, once they lie here."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ FOLDER = Path(__file__).parent / "weights"
 
 @hookimpl
 def pixelvla_weights() -> list[Weights]:
+    if not FOLDER.is_dir():
+        return []
     return [
         Weights(
             backbone="pi0",
