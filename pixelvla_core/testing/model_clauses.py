@@ -261,7 +261,7 @@ def _stretch(values: Tensor | None, horizon: int) -> Tensor:
 def saved(subject: Subject) -> str:
     """save_base() and building from what it wrote give the same hidden states."""
     if not hasattr(subject.adapter, "save_base"):
-        return "no save_base; checkpoints cannot carry this base"
+        return "no save_base; this base cannot be written by itself"
     with tempfile.TemporaryDirectory() as folder:
         subject.adapter.save_base(Path(folder))
         if subject.reload is None:
