@@ -1,14 +1,23 @@
-"""How often the scripted expert succeeds: ``python -m pixelvla_tabletop.check_expert --seeds 200``."""
+"""How often the scripted expert succeeds: ``python -m pixelvla_tabletop.check_expert --json docs/expert.json``.
+
+The table that it prints is the one of docs/simulator.md; a test compares the two with the JSON.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
+
+from pixelvla_core.files import write_json
 
 from . import spec
 from .demonstrate import disturbed
@@ -27,10 +36,6 @@ class Cell:
     episodes: int
     mean_steps: float
     failed_seeds: tuple[int, ...]
-
-    @property
-    def rate(self) -> float:
-        return self.successes / self.episodes
 
 
 def check(task: str, split: str, axis: str | None, seeds: range, noise: float = 0.0) -> Cell:
@@ -60,19 +65,55 @@ def cells() -> Iterator[tuple[str, str, str | None]]:
                 yield task, split, axis
 
 
+def played(seeds: int, noise: float, workers: int) -> dict[str, Any]:
+    """Play every cell in worker processes; return the outcomes and what they were found with, as JSON."""
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(check, *cell, range(seeds), noise) for cell in cells()]
+        found = [asdict(future.result()) for future in futures]
+    return {
+        "cells": found,
+        "noise": noise,
+        "seeds": seeds,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "versions": {name: version(name) for name in ("pixelvla-tabletop", "mujoco", "numpy")},
+    }
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """What `played` returned as Markdown: a row per split and axis, a column per task."""
+    rows: dict[str, dict[str, str]] = {}
+    for cell in found["cells"]:
+        place = f"{cell['split']}: {cell['axis']}" if cell["axis"] else cell["split"]
+        rate = 100 * cell["successes"] / cell["episodes"]
+        rows.setdefault(place, {})[cell["task"]] = f"{rate:.4g} % ({cell['mean_steps']:.1f})"
+    lines = [["split", *spec.TASKS], ["---"] * (1 + len(spec.TASKS))]
+    lines += [[place, *(row[task] for task in spec.TASKS)] for place, row in rows.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def summary(found: Mapping[str, Any]) -> str:
+    """The sentence beneath the table."""
+    episodes = sum(cell["episodes"] for cell in found["cells"])
+    failed = episodes - sum(cell["successes"] for cell in found["cells"])
+    return f"Successes in {found['seeds']} episodes, and the mean number of steps: {failed} of {episodes} failed."
+
+
 @click.command(help=__doc__)
 @click.option("--seeds", type=click.IntRange(min=1), default=200, show_default=True)
 @click.option("--noise", type=click.FloatRange(0, 1), default=0.0, show_default=True)
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
-def main(seeds: int, noise: float, workers: int) -> None:
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(check, *cell, range(seeds), noise) for cell in cells()]
-        click.echo(f"{'split':16} {'axis':14} {'task':13} {'success':>8} {'steps':>6}  failed seeds")
-        for cell in (future.result() for future in futures):
-            failed = " ".join(map(str, cell.failed_seeds[:8]))
-            click.echo(
-                f"{cell.split:16} {cell.axis or '':14} {cell.task:13} {cell.rate:8.1%} {cell.mean_steps:6.1f}  {failed}"
-            )
+@click.option(
+    "--json", "out", type=click.Path(path_type=Path), help="Write everything, failed seeds too, to this file."
+)
+def main(seeds: int, noise: float, workers: int, out: Path | None) -> None:
+    found = played(seeds, noise, workers)
+    if out:
+        write_json(out, found)
+    click.echo(f"{table(found)}\n\n{summary(found)}")
+    for cell in found["cells"]:
+        if cell["failed_seeds"]:
+            failed = " ".join(map(str, cell["failed_seeds"]))
+            click.echo(f"failed: {cell['task']}, {cell['split']}, {cell['axis'] or 'no axis'}: seeds {failed}")
 
 
 if __name__ == "__main__":

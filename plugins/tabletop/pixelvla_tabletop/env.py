@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelvla_core.api import UserError
+from pixelvla_core.errors import UserError, suggest
 
 from . import spec
 from .model import TIMESTEP, build
@@ -250,6 +249,4 @@ class TabletopEnv(gym.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
 def _check(what: str, name: str, known: tuple[str, ...]) -> None:
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        raise UserError(f"The tabletop has no {what} {name!r}.{hint} It has: {', '.join(known)}.")
+        raise UserError(f"The tabletop has no {what} {name!r}.{suggest(name, known)} It has: {', '.join(known)}.")

@@ -1,12 +1,37 @@
 """The expert does every task in every split, and its labels are what it would do from where it is."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pixelvla_tabletop import spec
-from pixelvla_tabletop.check_expert import cells, check
+from pixelvla_tabletop.check_expert import cells, check, summary, table
 from pixelvla_tabletop.demonstrate import Job, demonstrate, disturbed
 from pixelvla_tabletop.env import TabletopEnv
 from pixelvla_tabletop.expert import SPEED, TURN, Expert
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+
+
+def test_the_page_shows_what_the_full_count_found():
+    found = json.loads((DOCS / "expert.json").read_text(encoding="utf-8"))
+    page = (DOCS / "simulator.md").read_text(encoding="utf-8")
+    assert f"{table(found)}\n\n{summary(found)}\n" in page
+    assert found["seeds"] >= 200
+    assert [(cell["task"], cell["split"], cell["axis"]) for cell in found["cells"]] == list(cells())
+    for cell in found["cells"]:
+        assert cell["episodes"] == found["seeds"]
+        assert cell["successes"] + len(cell["failed_seeds"]) == cell["episodes"]
+        assert cell["successes"] >= 0.95 * cell["episodes"]  # what is promised
+
+
+def test_a_cell_of_the_full_count_is_found_again():
+    found = json.loads((DOCS / "expert.json").read_text(encoding="utf-8"))
+    (kept,) = (cell for cell in found["cells"] if (cell["task"], cell["split"]) == ("close_drawer", "train"))
+    again = check("close_drawer", "train", None, range(40))
+    assert again.failed_seeds == tuple(seed for seed in kept["failed_seeds"] if seed < 40)
+    assert again.mean_steps == pytest.approx(kept["mean_steps"], abs=1)
 
 
 @pytest.mark.parametrize("cell", list(cells()), ids=lambda cell: "-".join(filter(None, cell)))
