@@ -6,14 +6,16 @@ rather than as video: `bench/tabletop_record.py` has the measurement behind that
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
+import logging
 import multiprocessing
 import shutil
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelvla_core.api import UserError, orderly_termination, serve_parent
-from pixelvla_core.files import locked
+from pixelvla_core.files import full_disk_is_user_error, locked
 
 from . import spec
 from .demonstrate import Demonstration, Job, demonstrate
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 IMAGE_KEY = f"observation.images.{spec.CAMERA}"
+PNG_END = b"IEND\xaeB`\x82"
+"""The last bytes of every whole PNG."""
+WHOLE = "whole"
+"""This file in the workshop says that what lies there is finished and only has to be moved."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +74,17 @@ def record(
         progress: called now and then with the episodes and frames kept and the episodes left out.
 
     Raises:
-        UserError: the folder or the masks' file exists, another process records into it, or an argument makes no
-            sense.
+        UserError: the folder or the masks' file exists, another process records into it, the disk is full, or an
+            argument makes no sense.
     """
     out = Path(out)
-    _check(out, episodes, workers, noise)
+    _check(episodes, workers, noise)
     jobs = (
         Job(task, split, axis, seed + index, image_size, noise) for index, task in enumerate(itertools.cycle(tasks))
     )
     frames = failed = kept = 0
     with (
+        full_disk_is_user_error(out, "Nothing is kept of this recording.", "record again"),
         orderly_termination(),
         _staged(out) as staged,
         closing(_played(jobs, workers)) as played,
@@ -109,20 +116,18 @@ def masks_row(episode: int, demonstration: Demonstration) -> dict[str, Any]:
             key: facts[key]
             for key in ("task", "instruction", "split", "axis", "seed", "target_kind", "target", "reference")
         },
-        "target_masks": [rle(mask) for mask in demonstration.target_masks],
+        "target_masks": [_counts(mask) for mask in demonstration.target_masks],
         "reference_masks": None
         if demonstration.reference_masks is None
-        else [rle(mask) for mask in demonstration.reference_masks],
+        else [_counts(mask) for mask in demonstration.reference_masks],
     }
 
 
-def rle(mask: NDArray[np.bool_]) -> str | None:
+def _counts(mask: NDArray[np.bool_]) -> str | None:
     """Return COCO's run-length counts of ``bool[H, W]`` as text; None for an empty mask."""
-    from pycocotools import mask as coco
+    from pixelvla_core.annotations.rle import Rle
 
-    if not mask.any():
-        return None
-    return coco.encode(np.asfortranarray(mask, np.uint8))["counts"].decode("ascii")
+    return Rle.encode(mask).counts.decode("ascii") if mask.any() else None
 
 
 def features(image_size: int) -> dict[str, dict[str, Any]]:
@@ -146,9 +151,12 @@ def _writing(folder: Path, image_size: int) -> Iterator[Callable[[Demonstration]
                 _add(dataset, demonstration)
 
             yield add
-    finally:
-        # Also after a failure: its threads would go on writing into a folder that is about to be removed.
-        dataset.finalize()
+    except BaseException:
+        # Its threads would go on writing into a folder that is about to be removed; the first error is the one to tell.
+        with suppress(Exception):
+            dataset.finalize()
+        raise
+    dataset.finalize()
 
 
 def _create(folder: Path, image_size: int) -> LeRobotDataset:
@@ -156,6 +164,7 @@ def _create(folder: Path, image_size: int) -> LeRobotDataset:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     datasets.disable_progress_bars()  # one bar per episode otherwise
+    logging.getLogger("lerobot.datasets.image_writer").setLevel(logging.CRITICAL)  # `_check_pictures` says it once
     return LeRobotDataset.create(
         repo_id="pixelvla/tabletop",
         fps=spec.FPS,
@@ -174,7 +183,33 @@ def _add(dataset: LeRobotDataset, demonstration: Demonstration) -> None:
         dataset.add_frame(
             {IMAGE_KEY: image, "observation.state": state, "action": action, "task": demonstration.facts["instruction"]}
         )
+    _check_pictures(dataset, demonstration.images)
     dataset.save_episode()
+
+
+def _check_pictures(dataset: LeRobotDataset, images: NDArray[np.uint8]) -> None:
+    """Write again what did not reach the disk whole: LeRobot's threads only log the error, here it is raised.
+
+    Raises:
+        OSError: the disk is still full.
+    """
+    from PIL import Image
+
+    writer = dataset.writer
+    writer.image_writer.wait_until_done()
+    for path, image in zip(map(Path, writer.episode_buffer[IMAGE_KEY]), images, strict=True):
+        if not _is_whole(path):
+            whole = io.BytesIO()
+            Image.fromarray(image).save(whole, "png")
+            path.write_bytes(whole.getvalue())
+
+
+def _is_whole(path: Path) -> bool:
+    if not path.is_file() or path.stat().st_size < len(PNG_END):
+        return False
+    with path.open("rb") as file:
+        file.seek(-len(PNG_END), io.SEEK_END)
+        return file.read() == PNG_END
 
 
 def _played(jobs: Iterable[Job], workers: int) -> Generator[Demonstration]:
@@ -198,19 +233,40 @@ def _staged(out: Path) -> Iterator[Path]:
     """Give a folder to write into; it and its masks move to ``out`` and beside it only when all went well.
 
     It lies in ``.NAME.recording`` beside ``out``, which belongs to one recording at a time. What a killed one left
-    there is removed by the next one to ``out``.
+    there is removed by the next one to ``out``; if it was whole, it is put in its place instead.
     """
     workshop = out.with_name(f".{out.name}.recording")
     with _alone(out, workshop):
-        _check_free(out)  # another recording may have finished since
         staged = workshop / "dataset"
-        _remove(staged)
         try:
+            if _deliver(workshop, out):
+                raise UserError(
+                    f"{out} is there now: an earlier recording of that name was whole, but was killed before it had "
+                    "been moved to its place; it has been moved, and nothing was recorded. Use it, or remove it and "
+                    "record again."
+                )
+            _check_free(out)
+            _remove(staged)
             yield staged
-            _masks_path(staged).replace(_masks_path(out))
-            staged.rename(out)
+            (workshop / WHOLE).touch()
         finally:
+            _deliver(workshop, out)
             shutil.rmtree(workshop, ignore_errors=True)
+
+
+def _deliver(workshop: Path, out: Path) -> bool:
+    """Move what is whole, and has not been moved, to its place: two renames, between which one may be killed.
+
+    Returns:
+        Whether there was something to move.
+    """
+    staged = workshop / "dataset"
+    moves = ((_masks_path(staged), _masks_path(out)), (staged, out))
+    left = [(source, target) for source, target in moves if source.exists()] if (workshop / WHOLE).exists() else []
+    for source, target in left:
+        _check_absent(target, f" A whole recording that was to get this name waits in {workshop}.")
+        source.rename(target)
+    return bool(left)
 
 
 @contextmanager
@@ -236,15 +292,18 @@ def _masks_path(folder: Path) -> Path:
 
 def _check_free(out: Path) -> None:
     for path in (out, _masks_path(out)):
-        if path.exists():
-            raise UserError(
-                f"{path} exists already. A recording writes a new folder and its masks; choose another name or "
-                "remove it."
-            )
+        _check_absent(path)
 
 
-def _check(out: Path, episodes: int, workers: int, noise: float) -> None:
-    _check_free(out)
+def _check_absent(path: Path, why: str = "") -> None:
+    if path.exists():
+        raise UserError(
+            f"{path} exists already.{why} A recording writes a new folder and its masks; choose another name or "
+            "remove it."
+        )
+
+
+def _check(episodes: int, workers: int, noise: float) -> None:
     if episodes < 1 or workers < 1 or not 0 <= noise <= 1:
         raise UserError(
             f"episodes={episodes}, workers={workers}, noise={noise} were given; expected at least one episode "

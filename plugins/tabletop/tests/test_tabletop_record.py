@@ -137,6 +137,64 @@ def test_a_recording_that_is_killed_leaves_no_process_and_no_dataset(number, to_
     assert left == ({".set.recording"} if number == signal.SIGKILL else set())
 
 
+RECORD = "import sys; from pixelvla_core.cli.main import main; sys.exit(main(sys.argv[1:]))"
+LITTLE = ["--episodes", "2", "--image-size", "64", "--task", "close_drawer", "--workers", "1"]
+
+
+@pytest.mark.parametrize("limit", [1_000, 12_000])
+def test_a_full_disk_is_one_clear_error_and_leaves_nothing(limit, tmp_path):
+    """The first limit is less than a picture, the second less than the file with all of them."""
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n{RECORD}"
+    command = [sys.executable, "-c", code, "record", str(tmp_path / "set"), *LITTLE]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert f"Writing to {tmp_path / 'set'} failed: File too large" in done.stderr
+    assert "Nothing is kept of this recording." in done.stderr
+    assert "Error writing image" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_that_lerobot_could_not_write_is_written_again(tmp_path, monkeypatch):
+    from lerobot.datasets import image_writer
+
+    def half(image, path, compress_level=1):
+        whole(image, path, compress_level)
+        path.write_bytes(path.read_bytes()[:-100])
+
+    whole = image_writer.write_image
+    monkeypatch.setattr(image_writer, "write_image", half)
+    done = record(tmp_path / "set", 1, ("close_drawer",), seed=3, image_size=SIZE, workers=1)
+    shown = demonstrate(Job("close_drawer", "train", None, 3, SIZE))
+    dataset = _open(done.folder)
+    assert len(dataset) == len(shown.images)
+    for row, image in enumerate(shown.images):
+        stored = np.rint(dataset[row][IMAGE_KEY].numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
+        np.testing.assert_array_equal(stored, image)
+
+
+@pytest.mark.parametrize("killed_at", ["set.masks.jsonl", "set"])
+def test_a_recording_killed_as_it_is_moved_is_put_in_its_place_by_the_next(killed_at, tmp_path):
+    code = f"""
+import os, signal
+from pathlib import Path
+rename = Path.rename
+def deadly(self, target):
+    if Path(target).name == {killed_at!r}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, target)
+Path.rename = deadly
+{RECORD}"""
+    command = [sys.executable, "-c", code, "record", str(tmp_path / "set"), *LITTLE]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
+    assert not (tmp_path / "set").exists()
+    with pytest.raises(UserError, match="was whole, but was killed before"):
+        record(tmp_path / "set", 1, ("pick",), image_size=SIZE, workers=1)
+    assert {path.name for path in tmp_path.iterdir()} == {"set", "set.masks.jsonl"}
+    assert _open(tmp_path / "set").num_episodes == 2
+    assert len((tmp_path / "set.masks.jsonl").read_text().splitlines()) == 2
+
+
 def test_a_folder_that_exists_is_left_alone(tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "precious").touch()
