@@ -11,10 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pixelvla_core.checkpoint import read_manifest, resolve
-from pixelvla_core.checkpoint.find import OPTIMIZER
-from pixelvla_core.checkpoint.load import read_contract
-from pixelvla_core.checkpoint.manifest import verify
+from pixelvla_core.checkpoint.load import read_contract, sound
+from pixelvla_core.checkpoint.manifest import RECIPE
 from pixelvla_core.errors import UserError, sentence, suggest
 from pixelvla_core.evaluate.config import Running
 from pixelvla_core.evaluate.fit import check_fit
@@ -24,6 +22,7 @@ from pixelvla_core.evaluate.workers import Built, Setup
 from pixelvla_core.files import check_target, sha256
 from pixelvla_core.plugins import Registry
 from pixelvla_core.recipe import Evaluate, Part, Recipe, configure, load_recipe, to_yaml
+from pixelvla_core.recipe.layers import MODEL_PARTS, PARTS
 
 ORACLE = "oracle"
 """The segmenter that is none: the environment's exact mask of what was prompted."""
@@ -51,25 +50,29 @@ class Plan:
 
 
 def prepare(run: Path, out: Path, name: str, registry: Registry, options: Mapping[str, Any]) -> Plan:
-    """Check everything that can be checked before a worker starts."""
+    """Check everything that can be checked before a worker starts: every part that it will use must be installed.
+
+    Raises:
+        UserError: an option, part, task or split does not exist, or the checkpoint's actions do not fit the world's.
+    """
     check_target(out, "an evaluation", ours=(out / PROTOCOL).is_file())
-    checkpoint = resolve(run)
-    if checkpoint == run:  # of a run's, the sound ones are found by it
-        verify(checkpoint, skip=(OPTIMIZER,))
-    recipe = load_recipe(checkpoint / "recipe.yaml", registry=registry)
+    checkpoint, manifest = sound(run)
+    recipe = load_recipe(checkpoint / RECIPE, registry=registry, parts=MODEL_PARTS)
     settings, running = _settings(recipe.evaluate, options)
     check_device(running.device)
     if settings.env is None:
         known = ", ".join(registry.names("environment")) or "none is installed"
         raise UserError(f"Neither --env nor the run's recipe names an environment. Installed: {known}.")
     environment = _built(registry, "environment", settings.env)
+    segmenter = _built(registry, "segmenter", settings.segmenter) if settings.segmenter else None
+    tracker = _built(registry, "tracker", settings.tracker or Part("hold"))
     suite = environment[0].build(environment[1])
     check_fit(read_contract(checkpoint), getattr(suite, "contract", {}))
     setup = Setup(
         policy=functools.partial(load_run, checkpoint, running.device),
         environment=environment,
-        segmenter=_built(registry, "segmenter", settings.segmenter) if settings.segmenter else None,
-        tracker=_built(registry, "tracker", settings.tracker or Part("hold")),
+        segmenter=segmenter,
+        tracker=tracker,
         out=out,
         execute=settings.execute,
         slots=running.slots,
@@ -91,7 +94,7 @@ def prepare(run: Path, out: Path, name: str, registry: Registry, options: Mappin
         notes={
             "name": name,
             "run": str(run),
-            "stages": list(read_manifest(checkpoint).stages),
+            "stages": list(manifest.stages),
             "recipe": to_yaml(recipe),
             "machine": _machine(running),
         },
@@ -153,20 +156,13 @@ def _built(registry: Registry, kind: str, part: Part) -> Built:
 
 
 def _modules(recipe: Recipe, settings: Evaluate, registry: Registry) -> tuple[str, ...]:
-    """What a worker imports to load and run the model; a part that is not installed is the worker's to report.
+    """What a worker imports to load and run the model.
 
     The environment's module is left out: a simulator may open a display as it is imported, as MuJoCo does.
     """
-    parts = {
-        "backbone": recipe.backbone,
-        "pixel_encoder": recipe.pixel_encoder,
-        "prompt_encoder": recipe.prompt_encoder,
-        "action_head": recipe.head,
-        "segmenter": settings.segmenter,
-        "tracker": settings.tracker,
-    }
-    known = [(kind, part.name) for kind, part in parts.items() if part and part.name in registry.names(kind)]
-    targets = [registry.get(kind, name).target for kind, name in known]
+    parts = [(PARTS[key], getattr(recipe, key)) for key in MODEL_PARTS]
+    parts += [("segmenter", settings.segmenter), ("tracker", settings.tracker)]
+    targets = [registry.get(kind, part.name).target for kind, part in parts if part]
     return (*LOADING, *(target.partition(":")[0] for target in targets))
 
 
