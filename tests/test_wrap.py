@@ -16,6 +16,7 @@ from pixelvla_third_party.adapter import build
 from pixelvla_third_party.config import ThirdPartyConfig
 
 from pixelvla_core import checkpoint
+from pixelvla_core.cli.main import main
 from pixelvla_core.contract import Gripper, Rotation
 from pixelvla_core.contract.contract import CONVENTIONS
 from pixelvla_core.errors import CheckpointError, ContractError, RecipeError, UserError
@@ -221,3 +222,14 @@ def test_what_is_no_wrapped_model_is_not_overwritten(base: Path, tmp_path: Path)
     (tmp_path / "thesis.txt").write_text("x")
     with pytest.raises(UserError, match="not overwritten"):
         wrap("third_party", str(base), tmp_path, manager=MANAGER)
+
+
+def test_a_world_that_turns_otherwise_refuses_a_wrapped_base_on_the_command_line(tmp_path: Path, capsys) -> None:
+    out, names = str(tmp_path / "w"), "contract.names=[dx,dy,dz,rx,ry,rz,gripper]"
+    wrapping = ["wrap", "--base", "openvla", "--weights", "mini", "--out", out, "head/native", names]
+    assert main([*wrapping, "contract.rotation=axis_angle_delta", "contract.fps=5"]) == 0
+    assert main(["eval", out, "--env", "tabletop", "--episodes", "1"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "rotation: 'axis_angle_delta' in the checkpoint, 'euler_xyz_delta' in the environment" in said
+    assert "names: ['dx', 'dy', 'dz', 'rx', 'ry', 'rz', 'gripper'] in the checkpoint" in said
+    assert "fps:" not in said
