@@ -40,6 +40,7 @@ if [ -x .venv/bin/pixelvla ]; then
     sync --quiet
 else
     say "making .venv as uv.lock says; the first time downloads gigabytes, which takes minutes"
-    sync
+    # Compiled once by all cores: else every process would compile what it imports where Python may not write it down.
+    sync --compile-bytecode
 fi
 say "done"

@@ -9,7 +9,6 @@ import click
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out/demo"), show_default=True)
-@click.option("--base", default="openvla", show_default=True, help="The backbone whose embedded mini base is tuned.")
 @click.option("--demonstrations", type=click.IntRange(min=8), default=400, show_default=True, help="To record.")
 @click.option(
     "--episodes", type=click.IntRange(min=1), default=100, show_default=True, help="For each cell of the table."
@@ -21,13 +20,25 @@ import click
     show_default=True,
     help="The same for the overlay baseline; the report marks cells of fewer than 100 and claims nothing of them.",
 )
-@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Processes that simulate.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Processes that simulate, and trainings side by side.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-def demo(out: Path, **options: object) -> None:
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    help="Of every stage, in place of what the recipes say: with a few, to see in two minutes that all of it runs.",
+)
+def demo(out: Path, **options: int) -> None:
     """Record demonstrations, tune in two stages, evaluate in closed loop and write OUT/report.html.
 
     What is finished is kept: the same command goes on where it was stopped.
     """
     from .demo import run
+    from .plan import Size
 
-    run(out, **options)
+    run(out, Size(**options))

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from pixelvla_demo import charts, tables
-from pixelvla_demo.demo import plan
 from pixelvla_demo.methods import METHODS
+from pixelvla_demo.plan import Size, plan
 from pixelvla_demo.report import render, write
 from pixelvla_demo.sources import Model, Row, read_metrics, rows
 from pixelvla_demo.strips import draw, tinted
@@ -90,7 +90,7 @@ class Checker(html.parser.HTMLParser):
 
 
 def test_the_report_is_one_file_that_fetches_nothing(tmp_path):
-    path = write(tmp_path, lay_out(tmp_path), {"pixelvla eval base --name 'a<b'": 12.5, "pixelvla train": 200})
+    path = write(tmp_path, lay_out(tmp_path), {"pixelvla eval base --name 'a<b'": 12.5, "pixelvla train": 200}, 150.0)
     text = path.read_text()
     checker = Checker()
     checker.feed(text)
@@ -112,10 +112,10 @@ def test_missing_or_incomparable_results_are_refused(tmp_path):
     path = tmp_path / "pixel" / "eval" / "results.json"
     path.write_text(path.read_text().replace('"somewhere"', '"elsewhere"'))
     with pytest.raises(UserError, match="different protocols"):
-        write(tmp_path, methods, {})
+        write(tmp_path, methods, {}, 0.0)
     path.unlink()
     with pytest.raises(UserError, match="holds no results"):
-        write(tmp_path, methods, {})
+        write(tmp_path, methods, {}, 0.0)
     assert not (tmp_path / "report.html").exists()
 
 
@@ -152,9 +152,9 @@ def test_rows_of_few_episodes_are_marked_and_never_best(tmp_path):
 
 
 def test_the_demonstration_plays_the_overlay_baseline_less_often():
-    steps = plan(Path("out"), base="openvla", demonstrations=8, episodes=100, overlay_episodes=40, workers=2, seed=0)
+    size = Size(demonstrations=8, episodes=100, overlay_episodes=40, workers=2, seed=0)
     found = {}
-    for step in steps:
+    for step in (step for phase in plan(Path("out"), size) for step in phase.steps):
         if step.command[0] == "eval":
             split, episodes = step.command[3], step.command[step.command.index("--episodes") + 1]
             found[step.command[1], split] = int(episodes)
