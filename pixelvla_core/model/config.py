@@ -27,12 +27,15 @@ class PixelEncoderConfig:
             stream is tens of times larger in trained ViTs, drowns the others in the sum.
         position: Add the Fourier position of the mask's centroid to the sum. Eq. 3 alone says what lies under the
             mask, and where only as far as the features know.
+        anchor: Add the MLP's output to the mean of the base's image tokens under the mask. The language model reads
+            those from the first step on; a token made of random weights it has to learn to read.
     """
 
     levels: list[float] = field(default_factory=lambda: [0.25, 0.5, 0.75, 1.0])
     hidden: int = 0
     norm: bool = True
     position: bool = True
+    anchor: bool = True
 
     def __post_init__(self) -> None:
         inside = bool(self.levels) and all(0 < level <= 1 for level in self.levels)
