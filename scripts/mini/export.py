@@ -1,22 +1,22 @@
 """Write the trained openvla-mini as the folder that ships.
 
-    python scripts/mini/export.py RUN OUT [--command TEXT] [--metric NAME=VALUE]...
+    python scripts/mini/export.py RUN OUT
 
 RUN is what `pixelvla train mini/pretrain_openvla` made. OUT gets OpenVLA's official layout in bfloat16, with the
 action statistics of the demonstrations under the key "tabletop", the tokenizer, and provenance.json: how these very
-weights came to be, with the sha256 of model.safetensors.
+weights came to be, with the sha256 of model.safetensors. All of it is read from the run and from the steps that
+make_mini.sh noted beside it; nothing is typed by hand.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from note import commit, noted, versions
 from pixelvla_openvla import OpenVLA
 
 from pixelvla_core.checkpoint import Loaded, load
@@ -26,15 +26,10 @@ from pixelvla_core.files import sha256, write_json
 from pixelvla_core.recipe.construct import to_plain
 
 KEY = "tabletop"
-VERSIONS = ("pixelvla", "pixelvla-openvla", "pixelvla-tabletop", "torch", "transformers", "timm", "mujoco", "numpy")
-COMMAND = "make mini"
 
 
-def export(run: Path, out: Path, command: str = COMMAND, measured: dict[str, float] | None = None) -> None:
+def export(run: Path, out: Path) -> None:
     """Write the base inside a run's newest checkpoint.
-
-    Args:
-        measured: What else is known of these weights, such as success rates.
 
     Raises:
         CheckpointError: the checkpoint is damaged, has LoRA, or its actions are not scaled as OpenVLA's.
@@ -45,22 +40,22 @@ def export(run: Path, out: Path, command: str = COMMAND, measured: dict[str, flo
     base.norm_stats = {KEY: {"action": {**contract.statistics.to_json(), "mask": list(contract.mask)}}}
     base.save_pretrained(out, dtype=torch.bfloat16)
     (out / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone, and wheels keep that
-    write_json(out / "provenance.json", provenance(loaded, contract, out, command, measured or {}))
+    write_json(out / "provenance.json", provenance(loaded, contract, run, out))
 
 
-def provenance(
-    loaded: Loaded, contract: ActionContract, out: Path, command: str, measured: dict[str, float]
-) -> dict[str, Any]:
+def provenance(loaded: Loaded, contract: ActionContract, run: Path, out: Path) -> dict[str, Any]:
     """Return how the weights in a folder came to be; no path of this machine is in it."""
     stages = {name: loaded.recipe.stages[name] for name in loaded.manifest.stages}
     return {
-        "command": command,
+        "commit": commit(),
         "seed": next(iter(stages.values())).seed,
         "sha256": sha256(out / "model.safetensors"),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
-        "metrics": {**_last_metrics(loaded.folder), **measured},
+        "versions": versions(),
+        "metrics": _last_metrics(loaded.folder),
         "steps": loaded.manifest.step,
         "stages": to_plain(stages),
+        "started_from": loaded.manifest.base.get("identity"),
+        "steps_before": noted(run.parent),
         "data": {"fingerprint": contract.fingerprint, "fps": contract.fps, "camera": contract.camera},
     }
 
@@ -83,19 +78,12 @@ def _last_metrics(checkpoint: Path) -> dict[str, float]:
     return {key: last[key] for key in ("loss", "grad_norm") if key in last}
 
 
-def _measured(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
-    return name, float(value)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--command", default=COMMAND, help="what made RUN")
-    parser.add_argument("--metric", type=_measured, action="append", default=[], help="NAME=VALUE, as often as needed")
     args = parser.parse_args()
-    export(args.run, args.out, args.command, dict(args.metric))
+    export(args.run, args.out)
     size = sum(file.stat().st_size for file in args.out.iterdir())
     print(f"{args.out}: {size / 1e6:.2f} MB, sha256 of the weights {sha256(args.out / 'model.safetensors')}")
 

@@ -2,28 +2,29 @@
 
     python scripts/mini/start.py DATASET OUT
 
-The folder has OpenVLA's official layout. Words are those of DATASET's instructions and of the prompt around them, so a
-noun that the demonstrations never use is an unknown word for the model.
+The folder has OpenVLA's official layout. Words are those of DATASET's instructions, of the prompt around them and of
+the training objects, so a noun that is held out is an unknown word for the model.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import torch
 from pixelvla_openvla import OpenVLA
 from pixelvla_openvla.processing import prompt_text
+from pixelvla_pi0.start import words_of
+from pixelvla_tabletop.objects import COLOURS, TRAIN_SHAPES
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 SPECIAL = ("<unk>", "<s>", "</s>", "<empty>")
 """Ids 0 to 3; <empty> plays the part of Llama's lone space before the action ids."""
 
 TEXT_IDS, ACTION_IDS, PADDING_IDS = 128, 64, 64
-EXTRA = {",", "refer", "this", "object", "where", "is"}
-"""Words that pixelvla or the grounding stage put around instructions."""
+EXTRA = (", refer this object where is", *COLOURS, *(shape.noun for shape in TRAIN_SHAPES))
+"""Words that pixelvla and the grounding stage put around instructions, and what is asked for."""
 
 VOCABULARY = TEXT_IDS + ACTION_IDS
 """As in OpenVLA, the last ids below the padding are actions."""
@@ -54,15 +55,9 @@ ARCHITECTURE = {
 }
 
 
-def words_of(instructions: list[str]) -> list[str]:
-    """Every word and punctuation mark of the prompts around these instructions, sorted."""
-    texts = [prompt_text(instruction)[0] for instruction in instructions]
-    return sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]+", text.lower())} | EXTRA)
-
-
 def build_tokenizer(instructions: list[str]) -> Tokenizer:
     """A word-level tokenizer; words it does not know become <unk>."""
-    names = [*SPECIAL, *words_of(instructions)]
+    names = [*SPECIAL, *words_of([*(prompt_text(instruction)[0] for instruction in instructions), *EXTRA])]
     if len(names) > TEXT_IDS:
         raise SystemExit(f"The instructions have {len(names)} different words; there is room for {TEXT_IDS}.")
     tokenizer = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token=SPECIAL[0]))
@@ -81,9 +76,10 @@ def main() -> None:
     instructions = sorted(str(task) for task in tasks.get("task", tasks.index))
     model = OpenVLA.from_config(ARCHITECTURE, seed=args.seed)
     model.save_pretrained(args.out, dtype=torch.float32)
-    build_tokenizer(instructions).save(str(args.out / "tokenizer.json"))
+    tokenizer = build_tokenizer(instructions)
+    tokenizer.save(str(args.out / "tokenizer.json"))
     count = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{args.out}: {count / 1e6:.2f} M parameters, {len(words_of(instructions))} words")
+    print(f"{args.out}: {count / 1e6:.2f} M parameters, {tokenizer.get_vocab_size() - len(SPECIAL)} words")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ def test_the_folder_is_whole_and_small():
 def test_the_weights_are_those_that_the_provenance_describes(provenance):
     digest = hashlib.sha256((FOLDER / "model.safetensors").read_bytes()).hexdigest()
     assert digest == provenance["sha256"]
-    assert provenance["command"]
+    assert provenance["stages"]
+    assert provenance["steps"] == sum(stage["steps"] for stage in list(provenance["stages"].values())[-1:])
     assert provenance["seed"] >= 0
     assert provenance["metrics"]
     assert {"python", "torch", "transformers", "pixelvla"} <= set(provenance["versions"])
