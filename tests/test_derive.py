@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pixelvla_core.annotations.derive import crossed, depth, derive_prompt
-from pixelvla_core.data.prompting import PromptMix, derive_prompts
+from pixelvla_core.data.prompting import NONE, PromptMix, derive_prompts
 from pixelvla_core.errors import DataError, RecipeError
+from pixelvla_core.prompts import KINDS
+from pixelvla_core.recipe.schema import PROMPT_KINDS
 
 
 def one_pixel(row: int, column: int, shape: tuple[int, int] = (9, 14)) -> np.ndarray:
@@ -154,6 +156,10 @@ def test_a_mix_draws_in_proportion():
     assert shares["point",] == pytest.approx(0.5, abs=0.03)
     assert mix.uses_masks
     assert not PromptMix({"none": 1, "point": 0}).uses_masks
+
+
+def test_recipes_and_prompts_know_the_same_kinds():
+    assert PROMPT_KINDS == (NONE, *KINDS)
 
 
 def test_mixtures_give_one_prompt_of_each_kind():
