@@ -159,7 +159,7 @@ def test_a_mix_draws_in_proportion():
 
 
 def test_recipes_and_prompts_know_the_same_kinds():
-    assert PROMPT_KINDS == (NONE, *KINDS)
+    assert (NONE, *KINDS) == PROMPT_KINDS
 
 
 def test_mixtures_give_one_prompt_of_each_kind():
