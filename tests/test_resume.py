@@ -19,6 +19,8 @@ from pixelvla_core.files import sha256
 
 TOY = Path(__file__).with_name("toy") / "train_toy.py"
 LAST = "step-000014"
+PAINTED = ("prompt_encoder=trembling", "stages.pue.train=[pixel,head,lora]")
+"""With a part that draws from the generators of torch, NumPy and Python."""
 
 
 class Trainer:
@@ -123,17 +125,25 @@ def test_killed_and_resumed_is_bit_identical(moment: str, trainer: Trainer, whol
     assert losses(out) == losses(whole)
 
 
-def test_a_part_may_draw_from_the_global_generators(trainer: Trainer, whole: Path, tmp_path: Path) -> None:
-    """Torch's, NumPy's and Python's: collation is seeded by the position, like everything else."""
-    steady, out = tmp_path / "steady", tmp_path / "run"
-    painted = ("prompt_encoder=trembling", "stages.pue.train=[pixel,head,lora]")
-    assert trainer.run(steady, *painted) == 0, log(steady)
-    assert losses(steady) != losses(whole)
-    pid = trainer.start(out, *painted)
+@pytest.fixture(scope="module")
+def shaken(trainer: Trainer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run with a part that draws from the global generators."""
+    out = tmp_path_factory.mktemp("shaken") / "run"
+    assert trainer.run(out, *PAINTED) == 0, log(out)
+    return out
+
+
+def test_a_part_may_draw_from_the_global_generators(
+    trainer: Trainer, whole: Path, shaken: Path, tmp_path: Path
+) -> None:
+    """Collation is seeded by the position, like everything else."""
+    out = tmp_path / "run"
+    assert losses(shaken) != losses(whole)
+    pid = trainer.start(out, *PAINTED)
     kill_when(pid, lambda: checkpoint(out, 9).exists())
     assert trainer.wait() == -signal.SIGKILL, log(out)
-    assert trainer.run(out, *painted, "--resume") == 0, log(out)
-    assert content(out) == content(steady)
+    assert trainer.run(out, *PAINTED, "--resume") == 0, log(out)
+    assert content(out) == content(shaken)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -168,11 +178,26 @@ def test_ctrl_c_saves_and_says_how_to_go_on(number: int, trainer: Trainer, whole
     assert content(out) == content(whole)
 
 
-def test_workers_do_not_change_what_is_learned(trainer: Trainer, whole: Path, tmp_path: Path) -> None:
-    """All randomness follows from the position, so a second run, whatever its processes do, is the same one."""
+def most_children(pid: int) -> int:
+    """The most processes that one had at a time; returns when it has ended."""
+    most, path = 0, Path(f"/proc/{pid}/task/{pid}/children")
+    while True:
+        try:
+            most = max(most, len(path.read_text().split()))
+        except (FileNotFoundError, ProcessLookupError):
+            return most
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_workers_do_not_change_what_is_learned(workers: int, trainer: Trainer, shaken: Path, tmp_path: Path) -> None:
+    """Though a part draws from the global generators, of which every process has its own."""
     out = tmp_path / "run"
-    assert trainer.run(out) == 0, log(out)
-    assert content(out) == content(whole)
+    most = most_children(trainer.start(out, *PAINTED, f"--workers={workers}"))
+    assert trainer.wait() == 0, log(out)
+    assert most >= workers
+    assert bool(most) == bool(workers)
+    assert content(out) == content(shaken)
 
 
 def test_full_disk_is_one_paragraph_and_loses_nothing(trainer: Trainer, whole: Path, tmp_path: Path) -> None:

@@ -308,6 +308,24 @@ def test_ddp_and_fsdp_train_both_stages_alike_and_resume(tmp_path: Path) -> None
         torch.testing.assert_close(found[1][name], tensor, atol=1e-4, rtol=1e-2)
 
 
+@pytest.mark.slow
+def test_the_papers_setting_is_sharded_over_two_processes_as_the_docs_say(tmp_path: Path) -> None:
+    """A base in bfloat16 under LoRA in float32, wrapped by decoder layer."""
+    wrapped = {**FSDP, "FSDP_TRANSFORMER_CLS_TO_WRAP": "LlamaDecoderLayer"}
+    run(tmp_path / "one", "stages.pue.batch_size=8", name="paper")
+    done = launch(tmp_path / "two", wrapped, "--paper")
+    assert done.returncode == 0, done.stdout + done.stderr
+    one, two = (delta(tmp_path / name / "checkpoints" / "last") for name in ("one", "two"))
+    assert {name: (t.shape, t.dtype) for name, t in one.items()} == {
+        name: (t.shape, t.dtype) for name, t in two.items()
+    }
+    assert {tensor.dtype for name, tensor in two.items() if ".lora_" in name} == {torch.float32}
+    assert any(tensor.any() for name, tensor in two.items() if ".lora_B" in name)
+    for key in ("loss", "grad_norm"):
+        found = [[row[key] for row in metrics(tmp_path / name)] for name in ("one", "two")]
+        np.testing.assert_allclose(found[1], found[0], rtol=0.05)  # each process takes the mean of its valid actions
+
+
 def test_gradient_checkpointing_is_switched_in_both_ways_that_bases_offer() -> None:
     asked: list = []
 

@@ -1,8 +1,8 @@
 """Train the toy recipe as a process of its own, for tests that kill it.
 
-``train_toy.py OUT [--resume] [--native] [--file-limit=BYTES] [KEY=VALUE ...]`` trains once. ``train_toy.py --serve``
-imports everything once and then forks a process for every line of arguments on stdin: it prints the process id, and its
-exit status when it has ended.
+``train_toy.py OUT [--resume] [--native | --paper] [--file-limit=BYTES] [--workers=N] [KEY=VALUE ...]`` trains once.
+``train_toy.py --serve`` imports everything once and then forks a process for every line of arguments on stdin: it
+prints the process id, and its exit status when it has ended.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pixelvla_core.plugins import GROUP, PluginManager, Registry
 from pixelvla_core.recipe import Recipe, compose
 
 FOLDER = Path(__file__).parent
-LIMIT = "--file-limit="
+LIMIT, WORKERS = "--file-limit=", "--workers="
 
 
 def registry() -> Registry:
-    """Core's and the example backbone's parts, and the toy dataset."""
-    wanted = ("core", "third_party")
+    """The parts of core, the example backbone and the small OpenVLA, and the toy dataset."""
+    wanted = ("core", "third_party", "openvla", "openvla_mini")
     found = [entry for entry in entry_points(group=GROUP) if entry.name in wanted]
     return PluginManager([*found, pixelvla_toy]).registry
 
@@ -42,6 +42,13 @@ def limit_files(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
+def load_with(workers: int) -> None:
+    """Let so many processes make the batches, none for zero, whatever the machine has."""
+    from pixelvla_core.train import loader
+
+    loader.default_workers = lambda: workers
+
+
 def run(arguments: list[str]) -> int:
     """Train, and return the exit status that the command line would give."""
     from pixelvla_core.errors import UserError
@@ -51,7 +58,9 @@ def run(arguments: list[str]) -> int:
     for argument in arguments:
         if argument.startswith(LIMIT):
             limit_files(int(argument.removeprefix(LIMIT)))
-    name = "native" if "--native" in arguments else "toy"
+        if argument.startswith(WORKERS):
+            load_with(int(argument.removeprefix(WORKERS)))
+    name = next((name for name in ("native", "paper") if f"--{name}" in arguments), "toy")
     try:
         train(recipe(*overrides, name=name), Path(arguments[0]), "--resume" in arguments, registry())
     except KeyboardInterrupt:
