@@ -50,6 +50,23 @@ class Asked:
     things: list[int]
 
 
+def told(data: Pictures, row: int, thing: int, rng: np.random.Generator) -> str:
+    """An instruction about a thing; what to do first is the same for every task that begins with grasping it."""
+    name = name_of(data, row, thing)
+    objects = np.flatnonzero(data.things[row, :, 0] >= 0)
+    others = [name_of(data, row, other) for other in objects if other != thing]
+    tasks = ("open_drawer", "close_drawer") if name == "drawer" else ("pick", "move_near" if others else "pick")
+    task = str(rng.choice(tasks))
+    reference = str(rng.choice(others)) if task == "move_near" else None
+    return instruction(task, int(rng.integers(1000)), name, reference)
+
+
+def name_of(data: Pictures, row: int, thing: int) -> str:
+    """What a thing is called in instructions."""
+    colour, noun, _ = data.things[row, thing]
+    return "drawer" if colour < 0 else f"{COLOUR_NAMES[colour]} {NOUNS[noun]}"
+
+
 class Questions(nn.Module):
     """Questions and answers about pictures as ids.
 
@@ -82,24 +99,10 @@ class Questions(nn.Module):
         return asked
 
     def _where(self, row: int, thing: int) -> tuple[str, np.ndarray]:
-        return f"In: Where is the {self._name(row, thing)}?\nOut:", self.places[row, thing]
+        return f"In: Where is the {name_of(self.data, row, thing)}?\nOut:", self.places[row, thing]
 
     def _act(self, row: int, thing: int, rng: np.random.Generator) -> tuple[str, np.ndarray]:
-        """What to do first is the same for every task that begins with grasping the thing."""
-        name, others = self._name(row, thing), self._others(row, thing)
-        tasks = ("open_drawer", "close_drawer") if name == "drawer" else ("pick", "move_near" if others else "pick")
-        task = str(rng.choice(tasks))
-        reference = str(rng.choice(others)) if task == "move_near" else None
-        text = instruction(task, int(rng.integers(1000)), name, reference)
-        return prompt_text(text)[0], self.actions[row, thing]
-
-    def _others(self, row: int, thing: int) -> list[str]:
-        objects = np.flatnonzero(self.data.things[row, :, 0] >= 0)
-        return [self._name(row, other) for other in objects if other != thing]
-
-    def _name(self, row: int, thing: int) -> str:
-        colour, noun, _ = self.data.things[row, thing]
-        return "drawer" if colour < 0 else f"{COLOUR_NAMES[colour]} {NOUNS[noun]}"
+        return prompt_text(told(self.data, row, thing, rng))[0], self.actions[row, thing]
 
     def losses(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[Losses, Losses]:
         """What to make small, and a figure for the log."""

@@ -12,6 +12,7 @@ Shapes: B batch, N patches (row-major), K things in a scene.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -45,20 +46,23 @@ class Labels(nn.Module):
     Colours and nouns are read with the language model's own embeddings of those words, as SigLIP aligns pictures with
     words: the language model can then match a word with a patch from its first layer on. The rest is read by a linear
     layer that is thrown away; it too reads behind the projector, which would drop what only the towers were asked for.
+
+    Args:
+        embed: Gives the language model's embedding of each id, float[W, D].
+        word_id: Gives the id of a word.
     """
 
-    def __init__(self, model: OpenVLA, tokenizer: Tokenizer) -> None:
+    def __init__(self, embed: Callable[[Tensor], Tensor], word_id: Callable[[str], int]) -> None:
         super().__init__()
-        object.__setattr__(self, "model", model)
-        self.words = torch.tensor([tokenizer.token_to_id(word) for word in (*COLOURS, *NOUNS)])
+        self.embed = embed
+        self.words = torch.tensor([word_id(word) for word in (*COLOURS, *NOUNS)])
         self.scale = nn.Parameter(torch.tensor(1.0))
         self.sizes = (3, 2, len(STATE_SCALE), 3, len(LIMITS))
-        self.read = nn.Linear(len(model.embed(self.words)[0]), sum(self.sizes))
+        self.read = nn.Linear(len(embed(self.words)[0]), sum(self.sizes))
 
-    def forward(self, features_BNC: Tensor, data: Pictures, rows: np.ndarray) -> dict[str, Tensor]:
-        """Losses by name, for the frames ``rows`` of ``data``."""
-        words_WD = self.model.embed(self.words)
-        tokens_BND = self.model.project(features_BNC)
+    def forward(self, tokens_BND: Tensor, data: Pictures, rows: np.ndarray) -> Losses:
+        """Losses by name of the projected tokens of the frames ``rows`` of ``data``."""
+        words_WD = self.embed(self.words)
         scores_BNW = self.scale.exp() * tokens_BND @ words_WD.T
         colour, noun = scores_BNW.split((len(COLOURS), len(NOUNS)), -1)
         kind, offset, state, away, action = self.read(tokens_BND).float().split(self.sizes, -1)
@@ -106,12 +110,12 @@ def _patch_centres() -> np.ndarray:
 def train(model: OpenVLA, tokenizer: Tokenizer, data: Pictures, plan: Schedule) -> None:
     """Train the towers; the last 2 % of the frames are held out and reported at the end."""
     torch.manual_seed(plan.seed)
-    towers, labels = model.vision_backbone.train(), Labels(model, tokenizer)
+    towers, labels = model.vision_backbone.train(), Labels(model.embed, tokenizer.token_to_id)
     embeddings = model.language_model.get_input_embeddings()
     last = len(data.images) - len(data.images) // 50
 
     def losses(rows: np.ndarray, _: np.random.Generator) -> tuple[Losses, Losses]:
-        return labels(towers(pixels(model, data.images[rows]))[0], data, rows), {}
+        return labels(model.project(towers(pixels(model, data.images[rows]))[0]), data, rows), {}
 
     fit(losses, (towers, model.projector, embeddings, labels), last, plan, every=100)
     towers.eval()
