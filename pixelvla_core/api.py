@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pixelvla_core.cli.main import main
     from pixelvla_core.component import Component, Weights
     from pixelvla_core.errors import CheckpointError, ContractError, DataError, PluginError, RecipeError, UserError
     from pixelvla_core.geometry import Affine
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pixelvla_core.types import ActionSpec, BackboneSpec
 
 _HOMES = {
+    "cli.main": ["main"],
     "component": ["Component", "Weights"],
     "errors": ["CheckpointError", "ContractError", "DataError", "PluginError", "RecipeError", "UserError"],
     "geometry": ["Affine"],
@@ -94,6 +96,7 @@ __all__ = [
     "hookimpl",
     "level_blocks",
     "local_folder",
+    "main",
     "no_weights",
     "orderly_termination",
     "read_json",

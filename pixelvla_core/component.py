@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,12 @@ class Component:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"a part is named {self.name!r}; names are lower case letters, digits, '_', '-' and '.'")
-        for field in ("target", "config"):
-            path = getattr(self, field)
+        for part in ("target", "config"):
+            path = getattr(self, part)
             if not _PATH.fullmatch(path):
-                raise ValueError(f"{field} of part {self.name!r} is {path!r}; expected 'package.module:attribute'")
-        for field in ("provides", "requires"):
-            object.__setattr__(self, field, _as_names(self.name, field, getattr(self, field)))
+                raise ValueError(f"{part} of part {self.name!r} is {path!r}; expected 'package.module:attribute'")
+        for part in ("provides", "requires"):
+            object.__setattr__(self, part, _as_names(self.name, part, getattr(self, part)))
 
     def load_config(self) -> type:
         """Import and return the dataclass of this part's options."""
@@ -82,6 +83,8 @@ class Weights:
         name: what recipes and ``pixelvla wrap --weights`` call them; unique within the backbone.
         folder: where they lie, in the layout that the adapter reads; whether it is there is not looked at to list it.
         summary: one line for ``pixelvla plugins``.
+        contract: what their actions mean, where their statistics do not say: the facts that ``pixelvla wrap`` takes as
+            ``contract.X=VALUE``.
 
     Raises:
         ValueError: the backbone or the name is not of the form of names.
@@ -91,14 +94,13 @@ class Weights:
     name: str
     folder: Path
     summary: str = ""
+    contract: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for field in ("backbone", "name"):
-            value = getattr(self, field)
+        for part in ("backbone", "name"):
+            value = getattr(self, part)
             if not _NAME.fullmatch(value):
-                raise ValueError(
-                    f"{field} of weights is {value!r}; names are lower case letters, digits, '_', '-', '.'"
-                )
+                raise ValueError(f"{part} of weights is {value!r}; names are lower case letters, digits, '_', '-', '.'")
 
 
 def _as_names(part: str, field: str, value: Any) -> frozenset[str]:

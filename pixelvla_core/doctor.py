@@ -11,14 +11,15 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, distribution, entry_points, requires, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from packaging.requirements import Requirement
 
-from pixelvla_core.plugins import GROUP, PluginManager, describe_conflict
+from pixelvla_core.distributions import declared, with_plugins
+from pixelvla_core.plugins import PluginManager, describe_conflict
 
 PYTHON = (3, 12)
 FREE_BYTES = 4 * 1024**3  # the demonstration's data, caches and runs, with room to spare
@@ -128,11 +129,11 @@ def _plugins() -> list[Finding]:
 def _requirements() -> list[Finding]:
     """The declared requirements of every distribution that brings a plugin, each looked at once."""
     wanted: dict[str, Requirement] = {}
-    for name in _distributions():
-        for requirement in _declared(name):
+    for name in with_plugins():
+        for requirement in declared(name):
             wanted.setdefault(str(requirement), requirement)
             for extra in sorted(requirement.extras):
-                wanted |= {str(further): further for further in _declared(requirement.name, extra)}
+                wanted |= {str(further): further for further in declared(requirement.name, extra)}
     findings = [_requirement(requirement) for requirement in wanted.values()]
     good = [finding for finding in findings if finding.ok]
     summary = Finding(name="packages", ok=True, found=f"{len(good)} of {len(findings)} as declared")
@@ -142,33 +143,11 @@ def _requirements() -> list[Finding]:
 def _optional() -> list[Finding]:
     """What the extras of those distributions add; only some uses need it."""
     findings = []
-    for name in _distributions():
+    for name in with_plugins():
         for extra in distribution(name).metadata.get_all("Provides-Extra") or []:
-            found = (_requirement(requirement) for requirement in _declared(name, extra))
+            found = (_requirement(requirement) for requirement in declared(name, extra))
             findings += [replace(one, found=f"{one.found}; for {name}[{extra}]", required=False) for one in found]
     return findings
-
-
-def _distributions() -> list[str]:
-    """Return the distributions that bring a plugin."""
-    return sorted({point.dist.name for point in entry_points(group=GROUP) if point.dist is not None})
-
-
-def _declared(name: str, extra: str = "") -> list[Requirement]:
-    """Return what a distribution requires here, or what one of its extras adds to that."""
-    try:
-        declared = [Requirement(text) for text in requires(name) or []]
-    except PackageNotFoundError:
-        return []
-    wanted = [requirement for requirement in declared if _applies(requirement, extra)]
-    added = [each for each in wanted if not extra or not _applies(each, "")]
-    for requirement in added:
-        requirement.marker = None  # it holds here; an installer that was given it would pass over the package
-    return added
-
-
-def _applies(requirement: Requirement, extra: str) -> bool:
-    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
 def _requirement(requirement: Requirement) -> Finding:

@@ -8,7 +8,7 @@ else than what the hook promises is kept aside with the reason, and everything e
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -153,9 +153,15 @@ class Registry:
         Raises:
             PluginError: as in :meth:`weights`.
         """
-        if weights is None or "/" in weights or Path(weights).exists():
-            return weights
-        return str(self.weights(backbone, weights).folder)
+        return str(self.weights(backbone, str(weights)).folder) if _is_name(weights) else weights
+
+    def shipped_contract(self, backbone: str, weights: str | None) -> Mapping[str, Any]:
+        """What a plugin says of the actions of the weights it ships under a name; nothing of other weights.
+
+        Raises:
+            PluginError: as in :meth:`weights`.
+        """
+        return self.weights(backbone, str(weights)).contract if _is_name(weights) else {}
 
     def _shipped(self, backbone: str, name: str) -> list[Shipped]:
         return [item for item in self.shipped if (item.weights.backbone, item.weights.name) == (backbone, name)]
@@ -250,6 +256,10 @@ def describe_conflict(claims: Sequence[Entry | Shipped]) -> str:
     """Return the paragraph that names every distribution that claims one name."""
     owners = " and ".join(f"{claim.distribution} {claim.version}".rstrip() for claim in claims)
     return f"The {claims[0]} is claimed by {owners}. Uninstall one of them, or ask its authors for another name."
+
+
+def _is_name(weights: str | None) -> bool:
+    return weights is not None and "/" not in weights and not Path(weights).exists()
 
 
 def _origin(source: object) -> tuple[str, str, str]:

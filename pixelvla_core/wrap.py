@@ -69,6 +69,7 @@ def wrap(
         [f"backbone.name={base}", f"backbone.weights={_absolute(weights)}", *values],
         registry=manager.registry,
     )
+    facts = {**manager.registry.shipped_contract(base, weights), **facts}
     from pixelvla_core.model.assemble import assemble, build_backbone
 
     backbone = build_backbone(recipe, manager.registry)

@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 from pixelvla_core import doctor
 from pixelvla_core.cli.main import main
 from pixelvla_core.component import Component
+from pixelvla_core.distributions import declared
 from pixelvla_core.doctor import Finding, render
 from pixelvla_core.hookspecs import hookimpl
 from pixelvla_core.plugins import PluginManager
@@ -58,7 +59,7 @@ def test_a_distribution_is_reinstalled_from_where_it_came_from():
 
 
 def test_what_an_extra_adds_is_looked_at_too():
-    extra = {requirement.name for requirement in doctor._declared("lerobot", "dataset")}
+    extra = {requirement.name for requirement in declared("lerobot", "dataset")}
     assert "datasets" in extra
     assert "torch" not in extra
 

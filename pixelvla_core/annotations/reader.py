@@ -53,7 +53,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check_keys(path: Path, found: Any, wanted: dict[str, type]) -> None:
+def _check_keys(path: Path, found: Any, wanted: Mapping[str, type]) -> None:
     wrong = [
         name for name, kind in wanted.items() if not isinstance(found, dict) or not isinstance(found.get(name), kind)
     ]

@@ -110,7 +110,7 @@ class Mixture:
 def _known_to_all(contracts: Sequence[ActionContract]) -> ActionContract:
     """The first of several contracts that agree where they know; what one does not know, all together do not."""
     fps = contracts[0].fps if all(contract.knows("fps") for contract in contracts) else UNKNOWN_FPS
-    unknown = [name for name in CONVENTIONS if not all(contract.knows(name) for contract in contracts)]
+    unknown = tuple(name for name in CONVENTIONS if not all(contract.knows(name) for contract in contracts))
     return replace(contracts[0], fps=fps, unknown=unknown)
 
 

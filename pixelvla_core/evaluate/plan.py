@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from pixelvla_core.checkpoint.load import read_contract, sound
 from pixelvla_core.checkpoint.manifest import RECIPE
+from pixelvla_core.distributions import libraries
 from pixelvla_core.errors import UserError, sentence, suggest
 from pixelvla_core.evaluate.config import Running
 from pixelvla_core.evaluate.fit import check_fit
@@ -27,7 +27,6 @@ from pixelvla_core.recipe.layers import MODEL_PARTS, PARTS
 ORACLE = "oracle"
 """The segmenter that is none: the environment's exact mask of what was prompted."""
 PROTOCOL = "protocol.json"
-LIBRARIES = ("pixelvla", "torch", "transformers", "numpy", "opencv-python-headless", "gymnasium", "mujoco")
 LOADING = ("pixelvla_core.checkpoint.load", "pixelvla_core.model.assemble", "peft.tuners.lora")
 """Modules by which ``load_run`` loads any model."""
 
@@ -68,6 +67,7 @@ def prepare(run: Path, out: Path, name: str, registry: Registry, options: Mappin
     tracker = _built(registry, "tracker", settings.tracker or Part("hold"))
     suite = environment[0].build(environment[1])
     check_fit(read_contract(checkpoint), getattr(suite, "contract", {}))
+    modules = _modules(recipe, settings, registry)
     setup = Setup(
         policy=functools.partial(load_run, checkpoint, running.device),
         environment=environment,
@@ -78,7 +78,7 @@ def prepare(run: Path, out: Path, name: str, registry: Registry, options: Mappin
         slots=running.slots,
         films=running.films,
         step_timeout=settings.step_timeout,
-        modules=_modules(recipe, settings, registry),
+        modules=modules,
     )
     return Plan(
         setup=setup,
@@ -96,7 +96,7 @@ def prepare(run: Path, out: Path, name: str, registry: Registry, options: Mappin
             "run": str(run),
             "stages": list(manifest.stages),
             "recipe": to_yaml(recipe),
-            "machine": _machine(running),
+            "machine": _machine(running, suite, [*modules, environment[0].target]),
         },
     )
 
@@ -181,18 +181,13 @@ def _chosen(what: str, asked: Sequence[str], known: Sequence[str]) -> list[str]:
     return list(asked or known)
 
 
-def _machine(running: Running) -> dict[str, Any]:
-    versions = {}
-    for library in LIBRARIES:
-        try:
-            versions[library] = version(library)
-        except PackageNotFoundError:
-            continue
+def _machine(running: Running, suite: Any, targets: Iterable[str]) -> dict[str, Any]:
+    """What an episode may depend on beside the recipe."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "device": running.device,
-        "gl": os.environ.get("MUJOCO_GL", ""),
-        "versions": versions,
+        "environment": dict(getattr(suite, "machine", {})),
+        "versions": libraries({"pixelvla_core", *(target.partition(".")[0] for target in targets)}, in_turn=False),
     }

@@ -69,7 +69,7 @@ class Backbone(Part):
     Attributes:
         weights: a checkpoint folder, a hub id, or a name under which a plugin ships weights.
         dtype: of the frozen base weights.
-        quantize: none, 8bit or 4bit (bitsandbytes, CUDA only).
+        quantize: none, 8bit or 4bit (bitsandbytes, bitsandbytes).
     """
 
     weights: str | None = None

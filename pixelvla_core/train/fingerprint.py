@@ -7,17 +7,14 @@ import importlib.util
 import json
 import re
 from collections.abc import Iterable, Iterator
-from importlib.metadata import Distribution, PackageNotFoundError, distribution, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 from torch import Tensor
 
+from pixelvla_core.distributions import libraries
 from pixelvla_core.model.lora import base_name
-from pixelvla_core.plugins import GROUP
 from pixelvla_core.recipe.construct import to_plain
 
 if TYPE_CHECKING:
@@ -93,31 +90,3 @@ def source_files(modules: Iterable[str]) -> set[Path]:
         if spec and spec.origin and spec.origin.endswith(".py"):
             found.add(Path(spec.origin))
     return found
-
-
-def libraries(packages: Iterable[str]) -> dict[str, str]:
-    """Versions of the distributions that plugins' packages come in, and of all that these require, in turn too.
-
-    They decode and resize the images, tokenise and compute. Those that are not installed are left out.
-    """
-    plugins = {point.module.partition(".")[0]: point.dist for point in entry_points(group=GROUP)}
-    found: dict[str, str] = {}
-    todo = {(dist.name, "") for dist in map(plugins.get, packages) if dist is not None}
-    done: set[tuple[str, str]] = set()
-    while todo:
-        name, extra = one = todo.pop()
-        done.add(one)
-        try:
-            dist = distribution(name)
-        except PackageNotFoundError:
-            continue
-        found[canonicalize_name(name)] = dist.version
-        todo |= set(_required(dist, extra)) - done
-    return found
-
-
-def _required(dist: Distribution, extra: str) -> Iterator[tuple[str, str]]:
-    """Name and extra of what a distribution requires here, with one of its extras or with "" for none."""
-    for requirement in map(Requirement, dist.requires or []):
-        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
-            yield from ((requirement.name, wanted) for wanted in ("", *requirement.extras))

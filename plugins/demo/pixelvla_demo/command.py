@@ -16,7 +16,7 @@ import click
 @click.option(
     "--overlay-episodes",
     type=click.IntRange(min=1),
-    default=40,
+    default=20,
     show_default=True,
     help="The same for the overlay baseline; the report marks cells of fewer than 100 and claims nothing of them.",
 )

@@ -99,6 +99,6 @@ def _command(command: Command, threads: int, output: Connection) -> None:
         os.dup2(output.fileno(), number)
     output.close()
     sys.stdout = os.fdopen(1, "w", 1, "utf-8", closefd=False)  # line by line, as to a terminal
-    from pixelvla_core.cli.main import main
+    from pixelvla_core.api import main
 
     sys.exit(main(command))

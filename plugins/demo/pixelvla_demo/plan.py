@@ -83,7 +83,7 @@ def _record(demos: Path, size: Size) -> tuple[str, ...]:
 
 def _wrap(out: Path, method: Method) -> tuple[str, ...]:
     layers = ("head/native", "evaluate/tabletop")
-    return ("wrap", "--base", BASE, "--weights", "mini", "--out", str(out / method.name), *layers, "contract.fps=5")
+    return ("wrap", "--base", BASE, "--weights", "mini", "--out", str(out / method.name), *layers)
 
 
 def _train(out: Path, method: Method, size: Size) -> tuple[str, ...]:

@@ -7,6 +7,17 @@ from pathlib import Path
 from pixelvla_core.api import Weights, hookimpl
 
 FOLDER = Path(__file__).parent / "weights"
+CONTRACT = {
+    "fps": 5,
+    "names": ["dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"],
+    "gripper_open": 1.0,
+    "gripper_closed": 0.0,
+    "rotation": "euler_xyz_delta",
+    "camera": "front",
+    "orientation": "upright",
+    "frame": "base",
+}
+"""Of the tabletop, where its demonstrations come from."""
 
 
 @hookimpl
@@ -17,5 +28,6 @@ def pixelvla_weights() -> list[Weights]:
             name="mini",
             folder=FOLDER,
             summary="openvla-mini, a small base model trained on tabletop demonstrations",
+            contract=CONTRACT,
         )
     ]

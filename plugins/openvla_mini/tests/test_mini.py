@@ -9,8 +9,12 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 from pixelvla_openvla_mini.plugin import FOLDER, pixelvla_weights
+from pixelvla_tabletop.suite import CONTRACT
 
+from pixelvla_core.checkpoint.load import read_contract
+from pixelvla_core.evaluate.fit import check_fit
 from pixelvla_core.plugins import PluginManager
+from pixelvla_core.wrap import wrap
 
 LIMIT = 8 * 1000**2
 FILES = {"config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json", "dataset_statistics.json"}
@@ -91,3 +95,11 @@ def test_it_knows_the_words_of_its_prompts(model):
 
 def test_it_loads_with_the_versions_that_are_installed(provenance):
     assert provenance["versions"]["pixelvla"] == version("pixelvla")
+
+
+def test_wrapped_it_knows_what_its_actions_mean_in_the_tabletop(tmp_path, recwarn):
+    wrap("openvla", "mini", tmp_path / "wrapped", ["head/native"])
+    contract = read_contract(tmp_path / "wrapped")
+    assert contract.unknown == ()
+    check_fit(contract, CONTRACT)
+    assert not [found for found in recwarn if "contract" in str(found.message)]

@@ -8,6 +8,7 @@ What `pixelvla eval` asks of any environment, and what this one answers:
   same four values give
   the same episode, bit for bit, in any process.
 - ``suite.contract``: what one action and one observation mean, to compare with the contract of a checkpoint.
+- ``suite.machine``: what of this machine an episode may depend on, to note beside the results.
 - on ``env.unwrapped``: ``step(action, observe=True)``, where ``observe=False`` leaves the picture out of the
   observation;
   ``observe()``, the observation now; ``instruction``; ``segmentation(size=None)``, ``names()`` and
@@ -17,6 +18,7 @@ What `pixelvla eval` asks of any environment, and what this one answers:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -57,6 +59,11 @@ class TabletopSuite:
     splits: tuple[str, ...] = spec.SPLITS
     axes: tuple[str, ...] = spec.AXES
     contract: Mapping[str, Any] = field(default_factory=lambda: CONTRACT)
+
+    @property
+    def machine(self) -> Mapping[str, str]:
+        """What of this machine pictures may depend on."""
+        return {"gl": os.environ.get("MUJOCO_GL", "")}
 
     def make(self, task: str, split: str, axis: str | None = None) -> TabletopEnv:
         """Return an environment; close it when done.
