@@ -9,7 +9,7 @@ help: ## List what make offers
 setup: ## Install uv, the GL libraries and the locked environment
 	@scripts/setup.sh
 
-demo: setup ## Record, tune in two stages, evaluate and report, on this machine (about half an hour on 2 cores)
+demo: setup ## Record, tune in two stages, evaluate and report, on this machine (about a quarter of an hour on 2 cores)
 	$(PIXELVLA) demo --out out/demo
 
 test: setup ## Run every test (at most 10 minutes on 2 cores)

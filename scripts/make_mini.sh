@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Train openvla-mini again, from nothing to the folder that ships. Takes hours on 2 cores.
+# Train openvla-mini, or pi0-mini, again, from nothing to the folder that ships. Takes hours on 2 cores.
 #
-#   scripts/make_mini.sh [WORK] [OUT]      WORK: out/mini    OUT: the plugin's weights folder
+#   [BASE=pi0] scripts/make_mini.sh [WORK] [OUT]      WORK: out/mini    OUT: the plugin's weights folder
 #
 # Each step leaves a folder in WORK; a step whose folder is there is not done again, and training goes on where it was.
 # WORK/steps.jsonl keeps what was run, by which commit and versions; provenance.json takes it from there.
-# The environment variables change the size, to try the chain: EPISODES, SCENES, WARM_STEPS, GROUND_STEPS, TRAIN.
+# The environment variables change the size, to try the chain: EPISODES, SCENES, WARM_STEPS, GROUND_STEPS, SEE_STEPS, TRAIN.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+BASE=${BASE:-openvla}
 WORK=${1:-out/mini}
-OUT=${2:-plugins/openvla_mini/pixelvla_openvla_mini/weights}
+OUT=${2:-plugins/${BASE}_mini/pixelvla_${BASE}_mini/weights}
 BIN=.venv/bin
 MINI=scripts/mini
 export MUJOCO_GL=${MUJOCO_GL:-egl}
@@ -40,15 +41,25 @@ FIRST=$!
 record second 110000
 wait $FIRST
 step data part $BIN/python $MINI/merge.py "$WORK/part" "$WORK/first" "$WORK/second"
-step start part $BIN/python $MINI/start.py "$WORK/data" "$WORK/part" --seed 0
 step pictures.npz part.npz $BIN/python $MINI/pictures.py "$WORK/part.npz" --scenes "${SCENES:-5000}" --seed 0
-step warm part $BIN/python $MINI/warm_up.py "$WORK/start" "$WORK/pictures.npz" "$WORK/part" \
-    --steps "${WARM_STEPS:-5000}" --seed 0
-step ground part $BIN/python $MINI/ground.py "$WORK/warm" "$WORK/pictures.npz" "$WORK/part" \
-    --steps "${GROUND_STEPS:-2000}" --seed 0
+case $BASE in
+openvla)
+    step start part $BIN/python $MINI/start.py "$WORK/data" "$WORK/part" --seed 0
+    step warm part $BIN/python $MINI/warm_up.py "$WORK/start" "$WORK/pictures.npz" "$WORK/part" \
+        --steps "${WARM_STEPS:-5000}" --seed 0
+    step ground part $BIN/python $MINI/ground.py "$WORK/warm" "$WORK/pictures.npz" "$WORK/part" \
+        --steps "${GROUND_STEPS:-2000}" --seed 0
+    LAST=ground ;;
+pi0)
+    step start_pi0 part $BIN/python $MINI/start_pi0.py "$WORK/data" "$WORK/part" --seed 0
+    step seen_pi0 part $BIN/python $MINI/see_pi0.py "$WORK/start_pi0" "$WORK/pictures.npz" "$WORK/part" \
+        --steps "${SEE_STEPS:-4000}" --seed 0
+    LAST=seen_pi0 ;;
+*) echo "BASE is $BASE; expected openvla or pi0" >&2 && exit 2 ;;
+esac
 # shellcheck disable=SC2086 - TRAIN holds several overrides
-TUNE=("$BIN/pixelvla" train mini/pretrain_openvla backbone.weights="$WORK/ground" data.options.root="$WORK/data"
-    ${TRAIN:-} --out "$WORK/run" --resume)
+TUNE=("$BIN/pixelvla" train "mini/pretrain_$BASE" backbone.weights="$WORK/$LAST" data.options.root="$WORK/data"
+    ${TRAIN:-} --out "$WORK/run_$BASE" --resume)
 "${TUNE[@]}"
-note run "$WORK/run" "${TUNE[@]}"
-$BIN/python $MINI/export.py "$WORK/run" "$OUT"
+note "run_$BASE" "$WORK/run_$BASE" "${TUNE[@]}"
+$BIN/python $MINI/export.py "$WORK/run_$BASE" "$OUT"

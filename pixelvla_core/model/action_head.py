@@ -53,11 +53,6 @@ class L1ActionHead(nn.Module):
         self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(config.blocks)))
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, dim))
 
-    def start_from(self, token_D: Tensor) -> None:
-        """Let the queries begin as the token behind which the base acts: it then computes for them what it would do."""
-        with torch.no_grad():
-            self.queries_HD.add_(token_D.to(self.queries_HD))
-
     def loss(self, backbone: BackboneAdapter, prefix: Prefix | None, batch: Batch, past: Past | None = None) -> Tensor:
         """Mean absolute error over the valid steps.
 

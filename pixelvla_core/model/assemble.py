@@ -67,8 +67,6 @@ def _around(backbone: BackboneAdapter, recipe: Recipe, contract: ActionContract 
     spec = backbone.spec
     dim = spec.action.dim if contract is None else contract.dim
     head = _build(registry, "action_head", "head", _named(recipe.head, "head"), spec, recipe.action.horizon, dim)
-    if hasattr(backbone, "action_start") and hasattr(head, "start_from"):
-        head.start_from(backbone.action_start())
     return PixelVLA(
         backbone,
         head,

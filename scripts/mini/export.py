@@ -1,11 +1,11 @@
-"""Write the trained openvla-mini as the folder that ships.
+"""Write the trained openvla-mini or pi0-mini as the folder that ships.
 
     python scripts/mini/export.py RUN OUT
 
-RUN is what `pixelvla train mini/pretrain_openvla` made. OUT gets OpenVLA's official layout in bfloat16, with the
-action statistics of the demonstrations under the key "tabletop", the tokenizer, and provenance.json: how these very
-weights came to be, with the sha256 of model.safetensors. All of it is read from the run and from the steps that
-make_mini.sh noted beside it; nothing is typed by hand.
+RUN is what `pixelvla train mini/pretrain_openvla` or `mini/pretrain_pi0` made. OUT gets the base's own layout in
+bfloat16, with the action statistics of the demonstrations under the key "tabletop", the tokenizer, and
+provenance.json: how these very weights came to be, with the sha256 of model.safetensors. All of it is read from the
+run and from the steps that make_mini.sh noted beside it; nothing is typed by hand.
 """
 
 from __future__ import annotations
@@ -18,29 +18,41 @@ from typing import Any
 import torch
 from note import commit, noted, versions
 from pixelvla_openvla import OpenVLA
+from safetensors.torch import load_file, save_file
 
 from pixelvla_core.checkpoint import Loaded, load
 from pixelvla_core.contract import ActionContract
 from pixelvla_core.errors import CheckpointError
-from pixelvla_core.files import sha256, write_json
+from pixelvla_core.files import atomic_file, sha256, write_json
 from pixelvla_core.recipe.construct import to_plain
 
-KEY = "tabletop"
+KEY, WEIGHTS = "tabletop", "model.safetensors"
 
 
 def export(run: Path, out: Path) -> None:
     """Write the base inside a run's newest checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint is damaged, has LoRA, or its actions are not scaled as OpenVLA's.
+        CheckpointError: the checkpoint is damaged, has LoRA, or its actions are not scaled by quantiles.
     """
     loaded = load(run)
-    base, contract = loaded.model.backbone.module, loaded.model.contract
-    _check(loaded, base, contract)
-    base.norm_stats = {KEY: {"action": {**contract.statistics.to_json(), "mask": list(contract.mask)}}}
-    base.save_pretrained(out, dtype=torch.bfloat16)
-    (out / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone, and wheels keep that
+    contract = _contract(loaded)
+    base = loaded.model.base
+    if isinstance(base, OpenVLA):
+        base.norm_stats = {KEY: {"action": {**contract.statistics.to_json(), "mask": list(contract.mask)}}}
+        base.save_pretrained(out, dtype=torch.bfloat16)
+    else:
+        loaded.model.save_base(out)  # its statistics were written with its first weights, and go along
+        _halve(out / WEIGHTS)
+    (out / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone, and wheels keep that
     write_json(out / "provenance.json", provenance(loaded, contract, run, out))
+
+
+def _halve(path: Path) -> None:
+    """Store tensors in bfloat16."""
+    state = {name: value.to(torch.bfloat16) for name, value in load_file(path).items()}
+    with atomic_file(path) as partial:
+        save_file(state, partial, metadata={"format": "pt"})
 
 
 def provenance(loaded: Loaded, contract: ActionContract, run: Path, out: Path) -> dict[str, Any]:
@@ -49,7 +61,7 @@ def provenance(loaded: Loaded, contract: ActionContract, run: Path, out: Path) -
     return {
         "commit": commit(),
         "seed": next(iter(stages.values())).seed,
-        "sha256": sha256(out / "model.safetensors"),
+        "sha256": sha256(out / WEIGHTS),
         "versions": versions(),
         "metrics": _last_metrics(loaded.folder),
         "steps": loaded.manifest.step,
@@ -60,15 +72,17 @@ def provenance(loaded: Loaded, contract: ActionContract, run: Path, out: Path) -
     }
 
 
-def _check(loaded: Loaded, base: object, contract: ActionContract | None) -> None:
-    if not isinstance(base, OpenVLA) or contract is None or not loaded.manifest.stages:
-        raise CheckpointError(f"{loaded.folder} is no finished pretraining of an OpenVLA on demonstrations.")
+def _contract(loaded: Loaded) -> ActionContract:
+    contract = loaded.model.contract
+    if contract is None or not loaded.manifest.stages:
+        raise CheckpointError(f"{loaded.folder} is no finished pretraining on demonstrations.")
     if loaded.manifest.lora:
         raise CheckpointError(
             f"{loaded.folder} has LoRA beside the base, which this folder would lack. Merge it first."
         )
     if contract.rule != "q99":
-        raise CheckpointError(f"{loaded.folder} scales actions by {contract.rule!r}; OpenVLA's layout knows only q99.")
+        raise CheckpointError(f"{loaded.folder} scales actions by {contract.rule!r}; the minis use q99.")
+    return contract
 
 
 def _last_metrics(checkpoint: Path) -> dict[str, float]:
@@ -85,7 +99,7 @@ def main() -> None:
     args = parser.parse_args()
     export(args.run, args.out)
     size = sum(file.stat().st_size for file in args.out.iterdir())
-    print(f"{args.out}: {size / 1e6:.2f} MB, sha256 of the weights {sha256(args.out / 'model.safetensors')}")
+    print(f"{args.out}: {size / 1e6:.2f} MB, sha256 of the weights {sha256(args.out / WEIGHTS)}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from pixelvla_core.files import sha256
 
 LOG = "steps.jsonl"
 ROOT = Path(__file__).resolve().parents[2]
-VERSIONS = ("pixelvla", "pixelvla-openvla", "pixelvla-tabletop", "torch", "transformers", "timm", "mujoco", "numpy")
+OURS = ("pixelvla", "pixelvla-openvla", "pixelvla-pi0", "pixelvla-tabletop")
+VERSIONS = (*OURS, "torch", "transformers", "timm", "lerobot", "mujoco", "numpy")
 
 
 def versions() -> dict[str, str]:

@@ -87,11 +87,6 @@ class OpenVLAAdapter:
         """The base's own action statistics by data set, from which an action contract can be made."""
         return self.module.norm_stats
 
-    def action_start(self) -> Tensor:
-        """Embedding of the empty token, behind which OpenVLA predicts its first action id, float[D]."""
-        where = next(self.module.parameters()).device
-        return self.module.embed(torch.tensor(self.module.config.empty_token_id, device=where)).detach()
-
     def collate(self, samples: Sequence[Sample], *, train: bool) -> Batch:
         """Tokenise the instructions and resize the images; nothing depends on `train`."""
         for sample in samples:

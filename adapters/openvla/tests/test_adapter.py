@@ -18,8 +18,6 @@ from pixelvla_openvla.config import OpenVLAConfig
 from pixelvla_openvla.plugin import pixelvla_backbones
 
 from pixelvla_core.api import BackboneAdapter, NativeBackbone, Prefix, Sample, UserError
-from pixelvla_core.model.action_head import L1ActionHead
-from pixelvla_core.model.config import ActionHeadConfig
 from pixelvla_core.testing import check_backbone
 
 INSTRUCTIONS = ["open the drawer", "Put a red cube on the plate", "take the green cube"]
@@ -283,13 +281,3 @@ def test_listing_the_part_and_its_options_imports_no_torch():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert json.loads(out) == []
-
-
-def test_new_queries_begin_as_the_token_behind_which_the_base_acts(adapter):
-    head = L1ActionHead(ActionHeadConfig(), adapter.spec, horizon=3, dim=4)
-    before = head.queries_HD.detach().clone()
-    head.start_from(adapter.action_start())
-    batch = adapter.collate(samples(1), train=False)
-    last = adapter.prefix(batch, adapter.features(batch, ())).tokens_BSD[0, -1]
-    assert torch.allclose(head.queries_HD - before, last.expand(3, -1), atol=1e-6)
-    assert head.queries_HD.requires_grad

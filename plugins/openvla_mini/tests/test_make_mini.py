@@ -20,7 +20,7 @@ STAGES = " ".join(
     for key, value in (("steps", steps), ("warmup_steps", 0), ("batch_size", 2), ("save_every", 5))
 )
 COMMIT = re.compile("([0-9a-f]{40}(-dirty)?)?")  # empty outside a clone
-STEPS = ["data", "start", "pictures.npz", "warm", "ground", "run"]
+STEPS = ["data", "pictures.npz", "start", "warm", "ground", "run_openvla"]
 
 
 @pytest.fixture(scope="module")
