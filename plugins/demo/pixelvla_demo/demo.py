@@ -18,7 +18,7 @@ from pixelvla_core.api import UserError
 from pixelvla_core.files import check_target, write_text
 
 from .lanes import Command, run_side_by_side
-from .methods import METHODS
+from .methods import methods_of
 from .plan import Phase, Size, plan
 
 DONE = "steps.json"
@@ -77,8 +77,9 @@ def run(out: Path, size: Size) -> Path:
         _carry_out(phase, progress, size.workers)
         progress.elapsed = round(progress.elapsed + time.perf_counter() - start, 1)
         progress.save()
-    show(out, METHODS)
-    report = write(out, METHODS, progress.seconds, progress.elapsed)
+    methods = methods_of(size.base)
+    show(out, methods)
+    report = write(out, methods, progress.seconds, progress.elapsed)
     click.echo(f"\nThe report with pictures: {report}")
     return report
 

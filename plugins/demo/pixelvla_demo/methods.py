@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +15,7 @@ class Method:
         name: Of its folder.
         title: In the table.
         recipe: What tunes it; None is the base model as it comes.
+        base: The backbone whose mini it stands on.
         stages: Of the recipe.
         prompts: What the user gives on the first observation, one row of the table each.
         execute: Steps of a chunk to execute before looking again; all of them if None.
@@ -23,6 +25,7 @@ class Method:
     name: str
     title: str
     recipe: str | None
+    base: str = "openvla"
     stages: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ("none",)
     execute: int | None = None
@@ -32,9 +35,21 @@ class Method:
 STAGES: Final = ("cat", "pue")
 PROMPTS: Final = ("none", "point", "line", "box", "mask")
 
-METHODS: Final = (
+_OPENVLA = (
     Method("base", "base model", None),
-    Method("sft", "SFT", "mini/sft", ("sft",)),
-    Method("pixelvla", "PixelVLA", "mini/pixelvla", STAGES, PROMPTS, execute=4),
-    Method("overlay", "overlay", "mini/overlay", STAGES, PROMPTS, execute=4, claimed=False),
+    Method("sft", "SFT", "mini/sft", stages=("sft",)),
+    Method("pixelvla", "PixelVLA", "mini/pixelvla", stages=STAGES, prompts=PROMPTS, execute=4),
+    Method("overlay", "overlay", "mini/overlay", stages=STAGES, prompts=PROMPTS, execute=4, claimed=False),
 )
+_PI0 = (
+    Method("pi0_base", "pi0 base model", None, "pi0", execute=4),
+    Method("pi0_sft", "pi0 SFT", "mini/sft_pi0", "pi0", stages=("sft",), execute=4),
+    Method("pi0_pixelvla", "PixelVLA-pi0", "mini/pixelvla_pi0", "pi0", stages=("pue",), prompts=PROMPTS, execute=4),
+)
+METHODS: Final = {"openvla": _OPENVLA, "pi0": _PI0}
+"""The rows of each base."""
+
+
+def methods_of(bases: Sequence[str]) -> list[Method]:
+    """The rows of several bases, in the order of the table."""
+    return [method for base in METHODS for method in METHODS[base] if base in bases]

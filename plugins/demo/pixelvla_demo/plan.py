@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .methods import METHODS, Method
+from .methods import Method, methods_of
 
 OBJECT_TASKS = ("pick", "move_near")
 """Only these have a version with objects that training never showed."""
-
-BASE = "openvla"
 
 
 @dataclass(frozen=True)
@@ -24,6 +22,7 @@ class Size:
         episodes: for each cell of the table. overlay_episodes: the same for the rows that nothing is claimed of.
         workers: processes that simulate, and trainings side by side.
         seed: of the first scene.
+        base: which minis are tuned.
         steps: of each stage, or None for what the recipes say.
     """
 
@@ -32,6 +31,7 @@ class Size:
     overlay_episodes: int
     workers: int
     seed: int
+    base: tuple[str, ...] = ("openvla",)
     steps: int | None = None
 
 
@@ -55,16 +55,17 @@ def plan(out: Path, size: Size) -> list[Phase]:
     """Every command, in order."""
     demos, notes = out / "demonstrations", out / "annotations"
     annotate = ("annotations", "oracle", f"{demos}.masks.jsonl", str(demos), str(notes))
-    tuned = [method for method in METHODS if method.recipe]
+    methods = methods_of(size.base)
+    tuned = [method for method in methods if method.recipe]
     return [
         _alone("Record demonstrations", _record(demos, size)),
         _alone("Annotate them from the simulator's exact masks", annotate),
-        *(_alone(f"Make {method.title}", _wrap(out, method)) for method in METHODS if not method.recipe),
+        *(_alone(f"Make {method.title}", _wrap(out, method)) for method in methods if not method.recipe),
         # The longest ones first, so that none is left to run alone in the end.
         Phase("Tune, side by side", tuple(Step(method.title, _train(out, method, size)) for method in reversed(tuned))),
         *(
             _alone(f"Evaluate {method.title} on {title}", _evaluate(out, method, scope, size))
-            for method in METHODS
+            for method in methods
             for title, scope in _scopes(size.episodes if method.claimed else size.overlay_episodes)
         ),
     ]
@@ -83,7 +84,7 @@ def _record(demos: Path, size: Size) -> tuple[str, ...]:
 
 def _wrap(out: Path, method: Method) -> tuple[str, ...]:
     layers = ("head/native", "evaluate/tabletop")
-    return ("wrap", "--base", BASE, "--weights", "mini", "--out", str(out / method.name), *layers)
+    return ("wrap", "--base", method.base, "--weights", "mini", "--out", str(out / method.name), *layers)
 
 
 def _train(out: Path, method: Method, size: Size) -> tuple[str, ...]:

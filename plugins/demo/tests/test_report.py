@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from pixelvla_demo import charts, tables
-from pixelvla_demo.methods import METHODS
+from pixelvla_demo.methods import methods_of
 from pixelvla_demo.plan import Size, plan
 from pixelvla_demo.report import render, write
 from pixelvla_demo.sources import Model, Row, read_metrics, rows
@@ -158,7 +158,7 @@ def test_the_demonstration_plays_the_overlay_baseline_less_often():
         if step.command[0] == "eval":
             split, episodes = step.command[3], step.command[step.command.index("--episodes") + 1]
             found[step.command[1], split] = int(episodes)
-    for method in METHODS:
+    for method in methods_of(["openvla"]):
         quarter, half = (25, 50) if method.name != "overlay" else (10, 20)
         assert found[f"out/{method.name}", "visual_matching"] == quarter
         assert found[f"out/{method.name}", "unseen_objects"] == half

@@ -1,4 +1,4 @@
-"""What this distribution offers to pixelvla: the weights of pi0-mini, under the name ``mini``, once they lie here."""
+"""What this distribution offers to pixelvla: the weights of pi0-mini, under the name ``mini``."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ CONTRACT = {
 
 @hookimpl
 def pixelvla_weights() -> list[Weights]:
-    if not FOLDER.is_dir():
-        return []
     return [
         Weights(
             backbone="pi0",
