@@ -116,7 +116,8 @@ def _wait(holds, seconds: float = 120) -> None:
 )
 def test_a_recording_that_is_killed_leaves_no_process_and_no_dataset(number, to_all, tmp_path):
     """Ctrl-C on a terminal goes to every process."""
-    code = "import sys; from pixelvla_core.cli.main import main; sys.exit(main())"
+    # A shell that starts the tests in the background lets them ignore Ctrl-C, and the recording would inherit that.
+    code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{RECORD}"
     options = ["record", str(tmp_path / "set"), "--episodes", "500", "--image-size", "64", "--task", "close_drawer"]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
