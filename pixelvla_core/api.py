@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pixelvla_core.plugins import PluginManager
     from pixelvla_core.processes import orderly_termination, serve_parent
     from pixelvla_core.prompts import Box, Line, Mask, Point, Prompt
+    from pixelvla_core.recipe import configure
     from pixelvla_core.seam.backbone import BackboneAdapter, FlowBackbone, NativeBackbone
     from pixelvla_core.seam.batch import Batch, Features, MaskBatch, PromptBatch, Sample
     from pixelvla_core.seam.check import check_cameras, check_image
@@ -43,6 +44,7 @@ _HOMES = {
     "plugins": ["PluginManager"],
     "processes": ["orderly_termination", "serve_parent"],
     "prompts": ["Box", "Line", "Mask", "Point", "Prompt"],
+    "recipe": ["configure"],
     "seam.backbone": ["BackboneAdapter", "FlowBackbone", "NativeBackbone"],
     "seam.batch": ["Batch", "Features", "MaskBatch", "PromptBatch", "Sample"],
     "seam.check": ["check_cameras", "check_image"],
@@ -93,6 +95,7 @@ __all__ = [
     "check_cameras",
     "check_image",
     "check_tensors",
+    "configure",
     "hookimpl",
     "level_blocks",
     "local_folder",

@@ -1,7 +1,8 @@
-"""pixelvla as a policy of LeRobot. Importing this registers its config; LeRobot imports every `lerobot_policy_*`."""
+"""pixelvla in LeRobot: importing this registers a policy and an environment, and LeRobot imports it by name."""
 
 from __future__ import annotations
 
 from .configuration_pixelvla import PixelVLAConfig
+from .environment import PixelVLAEnvConfig
 
-__all__ = ["PixelVLAConfig"]
+__all__ = ["PixelVLAConfig", "PixelVLAEnvConfig"]
