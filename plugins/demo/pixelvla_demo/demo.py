@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import click
@@ -18,7 +18,7 @@ from pixelvla_core.api import UserError
 from pixelvla_core.files import check_target, write_text
 
 from .lanes import Command, run_side_by_side
-from .methods import methods_of
+from .methods import METHODS, methods_of
 from .plan import Phase, Size, plan
 
 DONE = "steps.json"
@@ -69,7 +69,8 @@ def run(out: Path, size: Size) -> Path:
 
     phases = plan(out, size)
     check_target(out, "a demonstration", ours=(out / DONE).is_file())
-    progress = _progress(out, phases)
+    # Bases may be added one after the other, and left out again: all of them may have been there before.
+    progress = _progress(out, plan(out, replace(size, base=tuple(METHODS))))
     progress.save()
     for number, phase in enumerate(phases, start=1):
         click.secho(f"\n[{number}/{len(phases)}] {phase.title}", bold=True)

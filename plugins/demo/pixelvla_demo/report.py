@@ -13,7 +13,7 @@ from pixelvla_core.evaluate import Record
 from pixelvla_core.files import write_text
 
 from .charts import curves
-from .sources import CLAIM, Model, Row, ordered, read_model, rows
+from .sources import CLAIM, Model, Row, families, ordered, read_model, rows
 from .strips import strip
 from .tables import comparison_table, percent, plain_table, points, success_table, words
 
@@ -21,7 +21,7 @@ STRIPS = 6
 
 
 class Named(Protocol):
-    """What the report must know of a method: its folder and its title."""
+    """What the report must know of a method: its folder, its title, and what it was made from."""
 
     @property
     def name(self) -> str: ...
@@ -29,20 +29,23 @@ class Named(Protocol):
     @property
     def title(self) -> str: ...
 
+    @property
+    def base(self) -> str: ...
+
 
 def write(out: Path, methods: Sequence[Named], seconds: Mapping[str, float], elapsed: float) -> Path:
     """Write ``out/report.html`` from the runs in ``out`` and return its path.
 
     Args:
         out: Holds a run per method, each evaluated into its ``eval`` folder.
-        methods: Models in the order of the tables; the first one is the base that the others are compared with.
+        methods: Models in the order of the tables; the first one of each base is what the others are compared with.
         seconds: Every command that was run, with the time it took.
         elapsed: The time that all of them took, several at a time.
 
     Raises:
         UserError: results are missing, damaged, or of worlds that cannot be compared.
     """
-    models = [read_model(method.title, out / method.name) for method in methods]
+    models = [read_model(method.title, out / method.name, method.base) for method in methods]
     write_text(out / "report.html", render(models, seconds, elapsed))
     return out / "report.html"
 
@@ -69,16 +72,8 @@ def render(
 
 
 def _summary(models: Sequence[Model]) -> str:
-    """What came out, in sentences that the numbers write: for each split the best row against the base."""
-    everything, reference = rows(models), rows(models)[0]
-    lines = []
-    for split in ordered(models, "split"):
-        found = [row for row in everything if row.model is not models[0] and (split,) in row.cells("split")]
-        # A quick demonstration has no row of enough episodes; its sentences then say of how few they are.
-        found = [row for row in found if row.claimed(split)] or found
-        if found and (split,) in reference.cells("split"):
-            best = max(found, key=lambda row: row.cells("split")[(split,)].success.value)
-            lines.append(f"<li>{_sentence(best, reference, split)}</li>")
+    """What came out, in sentences that the numbers write."""
+    lines = [line for family in families(models) for line in _findings(family)]
     episodes = sum(len(model.results.records) for model in models)
     failures = sum(bool(record.failure_reason) for model in models for record in model.results.records)
     note = f" {failures} of them could not be run and count as failures." if failures else ""
@@ -86,6 +81,20 @@ def _summary(models: Sequence[Model]) -> str:
         f"<p>{episodes} episodes in closed loop, every model on the same scenes. Intervals are Wilson 95 %; models are "
         f"compared episode by episode with the exact McNemar test.{note}</p><ul>{''.join(lines)}</ul>"
     )
+
+
+def _findings(family: Sequence[Model]) -> list[str]:
+    """For each split the best row of a base's models against the base as it comes."""
+    everything, reference = rows(family), rows(family)[0]
+    lines = []
+    for split in ordered(family, "split"):
+        found = [row for row in everything if row.model is not family[0] and (split,) in row.cells("split")]
+        # A quick demonstration has no row of enough episodes; its sentences then say of how few they are.
+        found = [row for row in found if row.claimed(split)] or found
+        if found and (split,) in reference.cells("split"):
+            best = max(found, key=lambda row: row.cells("split")[(split,)].success.value)
+            lines.append(f"<li>{_sentence(best, reference, split)}</li>")
+    return lines
 
 
 def _sentence(best: Row, reference: Row, split: str) -> str:
@@ -105,7 +114,7 @@ def _results(models: Sequence[Model]) -> str:
         "<h2>Success by split</h2>"
         + success_table(rows(models), ordered(models, "split"), "split")
         + '<p class="note">Success after the last step, Wilson 95 % interval, number of episodes. Bold: better than '
-        "the best row of every other model (exact McNemar test, p &lt; 0.05 after Bonferroni). "
+        "the best row of every other model of its base (exact McNemar test, p &lt; 0.05 after Bonferroni). "
         f"{_few(models)}"
         f"{_how_prompts_became_masks(models)}</p>"
     )
@@ -135,17 +144,21 @@ def _how_prompts_became_masks(models: Sequence[Model]) -> str:
 
 
 def _differences(models: Sequence[Model]) -> str:
-    """Every row against each baseline: the models that were only told in words."""
-    everything, tables = rows(models), []
-    for model in models:
-        own = [row for row in everything if row.model is model]
-        others = [row for row in everything if row.model is not model]
-        if [row.prompt for row in own] == ["none"] and others:
-            tables.append(f"<h2>Difference to {escape(model.title)}</h2>")
-            tables.append(comparison_table(others, own[0], ordered(models, "split")))
+    """Every row against each baseline of its base: the models that were only told in words."""
+    tables = [table for family in families(models) for model in family for table in _against(model, family)]
     note = "Points of success on the same episodes; exact McNemar test, not corrected; bold: p &lt; 0.05. "
     note += _few(models)
     return "".join(tables) + f'<p class="note">{note}</p>' if tables else ""
+
+
+def _against(model: Model, family: Sequence[Model]) -> list[str]:
+    """The heading and the table of differences to a baseline; nothing for another model."""
+    own = [row for row in rows(family) if row.model is model]
+    others = [row for row in rows(family) if row.model is not model]
+    if [row.prompt for row in own] != ["none"] or not others:
+        return []
+    table = comparison_table(others, own[0], ordered(family, "split"))
+    return [f"<h2>Difference to {escape(model.title)}</h2>", table]
 
 
 def _by_task(models: Sequence[Model]) -> str:
@@ -197,11 +210,12 @@ def _films(models: Sequence[Model]) -> str:
 
 
 def _chosen_films(models: Sequence[Model]) -> list[tuple[Row, Record]]:
-    """At most ``STRIPS`` kept episodes: rows in turn, prompted ones first, another task and split each time."""
+    """At most ``STRIPS`` kept episodes: bases and rows in turn, prompted ones first, other tasks and splits each time."""
     kept = {
         row: [r for r in row.model.results.records if r.film and r.job.prompt == row.prompt] for row in rows(models)
     }
-    order = sorted((row for row in kept if kept[row]), key=lambda row: row.prompt == "none")
+    place = {row: number for family in families(models) for number, row in enumerate(rows(family))}
+    order = sorted((row for row in kept if kept[row]), key=lambda row: (row.prompt == "none", place[row]))
     chosen: list[tuple[Row, Record]] = []
     seen: set[str] = set()
     for row in order * STRIPS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ class Model:
         results: Its evaluation.
         folder: Where the evaluation's frames are.
         metrics: Lines of its training log, each with "step", "stage", "stage_step" and "loss"; empty if it has none.
+        base: What it was made from; only models of one base are compared.
     """
 
     title: str
     results: Results
     folder: Path
     metrics: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    base: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,14 +61,14 @@ class Row:
         return paired(self.model.results, other.model.results, (self.prompt, other.prompt), split)
 
 
-def read_model(title: str, run: Path) -> Model:
+def read_model(title: str, run: Path, base: str = "") -> Model:
     """Read a run that was evaluated into ``run/eval``.
 
     Raises:
         UserError: there are no results, or they are damaged.
     """
     folder = run / "eval"
-    return Model(title, load(folder / "results.json"), folder, read_metrics(run / "metrics.jsonl"))
+    return Model(title, load(folder / "results.json"), folder, read_metrics(run / "metrics.jsonl"), base)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -81,6 +84,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         if "step" in entry and "loss" in entry:
             found[entry["step"]] = entry
     return [found[step] for step in sorted(found)]
+
+
+def families(models: Sequence[Model]) -> list[list[Model]]:
+    """Models of one base together, in order; the first of each is the base as it comes."""
+    return [list(group) for _, group in groupby(models, key=lambda model: model.base)]
 
 
 def rows(models: Sequence[Model]) -> list[Row]:

@@ -24,14 +24,14 @@ def success_table(rows: Sequence[Row], columns: Sequence[str], field: str, split
     """
     names = (field,) if split is None else ("split", field)
     cells = {id(row): row.cells(*names) for row in rows}
-    best = {column: best_row(rows, column) for column in columns} if field == "split" else {}
+    best = {column: best_rows(rows, column) for column in columns} if field == "split" else {}
 
     def render(row: Row) -> str:
         parts = []
         for column in columns:
             cell = cells[id(row)].get((column,) if split is None else (split, column))
             few = field == "split" and not row.claimed(column)
-            parts.append(cell_html(cell, bold=best.get(column) is row, few=few))
+            parts.append(cell_html(cell, bold=row in best.get(column, ()), few=few))
         return "".join(parts)
 
     return _table(rows, [(words(column), "cell") for column in columns], render)
@@ -45,6 +45,12 @@ def comparison_table(rows: Sequence[Row], reference: Row, splits: Sequence[str])
 
     others = [row for row in rows if row is not reference]
     return _table(others, [(words(split), "cell") for split in splits], render)
+
+
+def best_rows(rows: Sequence[Row], split: str) -> list[Row]:
+    """Return the best row of each base, where there is one."""
+    bases = [list(group) for _, group in groupby(rows, key=lambda row: row.model.base)]
+    return [best for own in bases if (best := best_row(own, split))]
 
 
 def best_row(rows: Sequence[Row], split: str) -> Row | None:

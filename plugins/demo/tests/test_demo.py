@@ -6,7 +6,9 @@ import json
 import multiprocessing
 
 import pytest
+from pixelvla_demo.demo import DONE, Progress
 from pixelvla_demo.lanes import run_side_by_side
+from pixelvla_demo.plan import Size, plan
 
 from pixelvla_core.cli.main import main
 from pixelvla_core.errors import UserError
@@ -41,8 +43,18 @@ def test_all_of_it_in_small_and_once_more(tmp_path, capfd):
     assert all(title in report for title in ("base model", "SFT", "PixelVLA", "overlay"))
     assert main(["demo", "--out", str(out), *SMALL]) == 0
     assert capfd.readouterr().out.count("Done before") == len(done["seconds"])
+    _note_as_done(out, Size(8, 4, 4, 2, 0, base=("pi0",), steps=2))
+    assert main(["demo", "--out", str(out), *SMALL]) == 0  # the folder has another base's models too
     assert main(["demo", "--out", str(out), *SMALL, "--seed", "1"]) == 2
     assert "a demonstration with other options" in capfd.readouterr().err
+
+
+def _note_as_done(out, size):
+    progress = Progress(out / DONE)
+    progress.load()
+    for phase in plan(out, size):
+        for step in phase.steps:
+            progress.note(step.command, 1.0)
 
 
 def test_commands_run_side_by_side_and_say_who_speaks(capsys):

@@ -66,7 +66,8 @@ def lay_out(out: Path) -> list[SimpleNamespace]:
     save(Results(world=WORLD, method=found.method, records=tuple(records), notes=found.notes), folder / "results.json")
     log = [{"step": i, "stage": "cat", "stage_step": i, "loss": math.exp(-i / 50)} for i in range(1, 100)]
     (out / "pixel" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log) + '{"step": 100, "lo')
-    return [SimpleNamespace(name="base", title="Base & co"), SimpleNamespace(name="pixel", title="PixelVLA")]
+    titles = {"base": "Base & co", "pixel": "PixelVLA"}
+    return [SimpleNamespace(name=name, title=title, base="openvla") for name, title in titles.items()]
 
 
 class Checker(html.parser.HTMLParser):
@@ -119,8 +120,8 @@ def test_missing_or_incomparable_results_are_refused(tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
-def model(title: str, found: Results) -> Model:
-    return Model(title, found, Path())
+def model(title: str, found: Results, base: str = "") -> Model:
+    return Model(title, found, Path(), base=base)
 
 
 def test_best_is_bold_only_if_it_beats_every_other_model():
@@ -133,6 +134,19 @@ def test_best_is_bold_only_if_it_beats_every_other_model():
     assert tables.best_row(rows([strong]), SPLITS[0]) is None
     two_prompts = model("two", results(0.9, ("none", "box"), seed=3))
     assert tables.best_row(rows([weak, two_prompts]), SPLITS[0]).model is two_prompts
+
+
+def test_models_of_different_bases_are_not_compared():
+    first = [model("A", results(0.6), "a"), model("PixelA", results(0.9, seed=1), "a")]
+    second = [model("B", results(0.1, seed=2), "b"), model("PixelB", results(0.5, seed=3), "b")]
+    everything = rows([*first, *second])
+    assert [row.model.title for row in tables.best_rows(everything, SPLITS[0])] == ["PixelA", "PixelB"]
+    text = render([*first, *second], {})
+    assert "PixelB (text only), succeeds in" in text
+    for base, other in (("A", "B"), ("B", "A")):
+        table = text.split(f"<h2>Difference to {base}</h2>")[1].split("</table>")[0]
+        assert f"Pixel{base}" in table
+        assert f"Pixel{other}" not in table
 
 
 def test_rows_of_few_episodes_are_marked_and_never_best(tmp_path):
