@@ -152,6 +152,15 @@ def test_another_protocol_in_the_same_folder_is_refused(reaching, tmp_path):
         measure(replace(plan, method={"segmenter": "grabcut"}), quiet=True)
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"world": {}}'])
+def test_a_damaged_protocol_is_one_paragraph(content, reaching, tmp_path):
+    plan = make_plan(reaching, tmp_path, episodes=1)
+    (tmp_path / "protocol.json").write_text(content)
+    with pytest.raises(UserError, match="does not say how the episodes beside it were run"):
+        measure(plan, quiet=True)
+    assert (tmp_path / "protocol.json").read_text() == content
+
+
 def test_an_episode_that_raises_is_tried_twice_and_recorded(reaching, tmp_path):
     results = measure(make_plan(reaching, tmp_path, raises=(1,), prompts=["none"]), quiet=True)
     failed = [record for record in results.records if record.failure_reason]

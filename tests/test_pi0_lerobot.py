@@ -218,6 +218,8 @@ def test_actions_are_scaled_by_the_contract_of_the_data(wrapped):
     policy = make(wrapped["third_party"])
     contract = policy.model.contract
     assert (contract.fps, contract.dataset, contract.dim) == (5.0, "me/cups", DIM)
+    assert contract.names == tuple(f"a{i}" for i in range(DIM))
+    assert contract.unknown == ("orientation", "frame")  # such names say that nothing grips or turns
     given = seen(batch(1))
     raw = policy.model.predict(policy.model.collate(to_samples(given, ["front"]), train=False))
     assert torch.allclose(policy.predict_action_chunk(given), contract.unnormalize(raw))

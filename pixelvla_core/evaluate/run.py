@@ -86,11 +86,22 @@ def _check_protocol(plan: Plan, path: Path) -> None:
     if not path.exists():
         write_json(path, protocol)
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = _read_protocol(path)
     for part, wanted in protocol.items():
         files.check_same(
             part, found[part], wanted, f"{path.parent} already has episodes. Give another --out, or delete it."
         )
+
+
+def _read_protocol(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {part: dict(found[part]) for part in ("world", "method")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} does not say how the episodes beside it were run ({error!r}): it is damaged, or of another "
+            "version. Give another --out, or delete that folder."
+        ) from error
 
 
 def _run(plan: Plan, todo: Sequence[Job], journal: Journal, quiet: bool) -> list[Record]:

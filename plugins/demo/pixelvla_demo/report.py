@@ -210,7 +210,7 @@ def _films(models: Sequence[Model]) -> str:
 
 
 def _chosen_films(models: Sequence[Model]) -> list[tuple[Row, Record]]:
-    """At most ``STRIPS`` kept episodes: bases and rows in turn, prompted ones first, other tasks and splits each time."""
+    """At most ``STRIPS`` kept episodes: bases and rows in turn, prompted ones first, other tasks and splits."""
     kept = {
         row: [r for r in row.model.results.records if r.film and r.job.prompt == row.prompt] for row in rows(models)
     }

@@ -18,6 +18,7 @@ from torch import Tensor
 from pixelvla_core import checkpoint
 from pixelvla_core.api import PluginManager, UserError
 from pixelvla_core.contract import ActionContract
+from pixelvla_core.contract.infer import declared_facts
 
 from .configuration_pixelvla import PixelVLAConfig
 from .observation import to_samples
@@ -154,10 +155,14 @@ class PixelVLAPolicy(PreTrainedPolicy):
 
 
 def contract_of(meta: Any, camera: str) -> ActionContract:
-    """An action contract around a LeRobot dataset's own statistics, its conventions unknown.
+    """An action contract around a LeRobot dataset's own statistics; what LeRobot does not know is unknown.
 
     Raises:
         ContractError: the statistics lack quantiles.
     """
     entry = {name: torch.as_tensor(value).flatten().tolist() for name, value in meta.stats["action"].items()}
-    return ActionContract.from_norm_stats({meta.repo_id: {"action": entry}}, fps=float(meta.fps), camera=camera)
+    names = meta.features["action"].get("names")
+    declared = declared_facts(names if isinstance(names, list) else None)
+    unknown = (*declared.pop("unknown"), "orientation", "frame")
+    facts = {"fps": float(meta.fps), "camera": camera, **declared}
+    return ActionContract.from_norm_stats({meta.repo_id: {"action": entry}}, unknown=unknown, **facts)
