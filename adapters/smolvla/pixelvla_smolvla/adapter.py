@@ -5,6 +5,8 @@ Shapes: B batch, S sequence, L text length, N image tokens, C vision width, D wi
 
 from __future__ import annotations
 
+import hashlib
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,12 +26,15 @@ from pixelvla_core.api import (
     UserError,
     check_cameras,
     level_blocks,
+    local_folder,
 )
-from pixelvla_smolvla.config import SmolVLAConfig
-from pixelvla_smolvla.inputs import TEXT_SPANS, letterbox, pictures, states, words
+from pixelvla_smolvla.config import SmolVLAOptions
+from pixelvla_smolvla.processing import TEXT_SPANS, geometry, pixels, words
 from pixelvla_smolvla.splice import reader, spliced, text_and_state
+from pixelvla_smolvla.state import ACTION, StateRule, action_statistics, read_normalizer, stated
+from pixelvla_smolvla.surface import check_surface
 from pixelvla_smolvla.untrained import untrained_policy
-from pixelvla_smolvla.weights import load_policy, read_normalizer, save_policy, set_dtype
+from pixelvla_smolvla.weights import WANTED, load_policy, save_policy, set_dtype
 
 VLM = r"model\.vlm_with_expert\.vlm"
 GROUPS = {
@@ -42,8 +47,8 @@ GROUPS = {
 
 
 def build(
-    config: SmolVLAConfig, *, weights: str | None, dtype: str = "float32", quantize: str | None = None
-) -> SmolVLABackbone:
+    config: SmolVLAOptions, *, weights: str | None, dtype: str = "float32", quantize: str | None = None
+) -> SmolVLAAdapter:
     """What the plugin's Component names as ``target``.
 
     Args:
@@ -53,31 +58,46 @@ def build(
         quantize: Not offered by this backbone.
     """
     if quantize is not None:
-        raise UserError(f"The backbone 'smolvla' cannot be quantised ({quantize!r}). Leave `quantize` out.")
+        raise UserError(f"The backbone smolvla cannot be quantised ({quantize!r}). Leave `quantize` out.")
     kind = getattr(torch, dtype)
     if weights is None:
-        return SmolVLABackbone(config, set_dtype(untrained_policy(config.size, config.cameras), kind))
-    policy, folder = load_policy(weights, config.vlm, kind)
-    return SmolVLABackbone(config, policy, folder)
+        return SmolVLAAdapter(set_dtype(untrained_policy(config.size, config.cameras, **config.policy), kind), config)
+    folder = local_folder(weights, config.revision, wanted=WANTED)
+    policy, normalizer = load_policy(folder, config, kind), read_normalizer(folder)
+    return SmolVLAAdapter(policy, config, normalizer=normalizer, folder=folder)
 
 
-class SmolVLABackbone:
-    """A BackboneAdapter (native and with a flow) around LeRobot's SmolVLAPolicy.
+class SmolVLAAdapter:
+    """The seam's view of a SmolVLA.
 
-    Attributes:
-        spec: The facts that core needs.
-        module: The policy, untouched.
-        weights_folder: Where the policy was read from; None if its weights are random.
+    Args:
+        policy: LeRobot's `SmolVLAPolicy`; not compiled yet.
+        normalizer: LeRobot's step with the statistics of states and actions.
+        folder: Where the weights were read from.
+
+    Raises:
+        UserError: the policy lacks something that the adapter relies on, or an option does not fit it.
     """
 
-    def __init__(self, config: SmolVLAConfig, policy: Any, weights_folder: Path | None = None) -> None:
+    def __init__(
+        self, policy: Any, config: SmolVLAOptions, *, normalizer: Any = None, folder: Path | None = None
+    ) -> None:
+        check_surface(policy)
         self.config, self.module = config, policy
-        self.weights_folder = weights_folder
-        self.normalizer = None if weights_folder is None else read_normalizer(weights_folder)
+        self.weights_folder, self.statistics = folder, action_statistics(normalizer)
+        if config.state_mean is not None:
+            normalizer = stated(config.state_mean, config.state_std or ())
+        self.state = StateRule(normalizer, width=policy.config.max_state_dim, used=config.state)
+        if folder is not None and config.state and self.state.dim is None:
+            warnings.warn(
+                f"No statistics of the robot's state lie beside the weights in {folder}, so SmolVLA reads states in "
+                "their own units. Give backbone.options.state_mean and state_std, or state: false.",
+                stacklevel=3,
+            )
         self.keys = _camera_keys(policy.config, config.cameras)
         missing = len(policy.config.image_features) - len(self.keys)
         self.empty = min(missing, policy.config.empty_cameras)
-        self.spec = _spec(policy, tuple(self.keys))
+        self.spec = _spec(policy, tuple(self.keys), self.state)
 
     @property
     def _inner(self) -> Any:
@@ -86,19 +106,16 @@ class SmolVLABackbone:
 
     def collate(self, samples: Sequence[Sample], *, train: bool) -> Batch:
         """Letterbox as LeRobot does, tokenise, normalise the state, and record where the images went."""
-        policy, own = self.module, self.module.config
+        own, size = self.module.config, self.spec.image_size
         for sample in samples:
             check_cameras(sample, self.spec.cameras)
-        geometry = {
-            camera: tuple(letterbox(*sample.images[camera].shape[1::-1], self.spec.image_size) for sample in samples)
-            for camera in self.spec.cameras
-        }
-        rows = [pictures(policy, sample, self.keys) for sample in samples]
-        pixels = {f"pixels.{camera}": torch.stack([row[camera] for row in rows]) for camera in self.spec.cameras}
+        places = {c: tuple(geometry(sample.images[c], size) for sample in samples) for c in self.spec.cameras}
+        rows = [pixels(self.module, sample, self.keys) for sample in samples]
+        inputs = {f"image:{camera}": torch.stack([row[camera] for row in rows]) for camera in self.spec.cameras}
         instructions = [sample.instruction for sample in samples]
-        text = words(self._inner.processor.tokenizer, instructions, own.tokenizer_max_length, own.pad_language_to)
-        state_BX = states(samples, self.normalizer, own.max_state_dim)
-        return Batch(inputs={**pixels, **text, "state": state_BX}, geometry=geometry)
+        inputs |= words(self._inner.processor.tokenizer, instructions, own.tokenizer_max_length, own.pad_language_to)
+        inputs["state"] = torch.stack([self.state(sample) for sample in samples])
+        return Batch(inputs=inputs, geometry=places)
 
     def features(self, batch: Batch, levels: Sequence[float]) -> Features:
         """Run the tower once per camera. The connector makes one token of several patches, and so do the levels."""
@@ -107,7 +124,7 @@ class SmolVLABackbone:
         tokens, kept = {}, {}
         for camera in self.spec.cameras:
             with _outputs([blocks[index] for index in wanted]) as found:
-                tokens_BND = self._inner.embed_image(batch.inputs[f"pixels.{camera}"])
+                tokens_BND = self._inner.embed_image(batch.inputs[f"image:{camera}"])
             scale = torch.tensor(self.spec.width**0.5, dtype=tokens_BND.dtype, device=tokens_BND.device)
             tokens[camera] = tokens_BND * scale
             kept[camera] = tuple(_pooled(level, self.spec.grid) for level in found)
@@ -149,10 +166,10 @@ class SmolVLABackbone:
 
     def _text(self, batch: Batch) -> Prefix:
         """The text in three spans, and the state, which starts a block."""
-        ids_BL, part_BL = batch.inputs["ids"], batch.inputs["part"]
-        found = text_and_state(self.module.model, ids_BL, batch.inputs["text_valid"], batch.inputs["state"])
-        state_B1 = torch.full_like(part_BL[:, :1], TEXT_SPANS.index("state"))
-        return Prefix(*found, torch.cat([part_BL, state_B1], 1), TEXT_SPANS)
+        given = batch.inputs
+        found = text_and_state(self.module.model, given["tokens"], given["token_mask"], given["state"])
+        state_B1 = torch.full_like(given["token_span"][:, :1], TEXT_SPANS.index("state"))
+        return Prefix(*found, torch.cat([given["token_span"], state_B1], 1), TEXT_SPANS)
 
     def hidden(self, prefix: Prefix, past: Past | None = None) -> Tensor:
         """One run of the language model's layers, by LeRobot's own loop over them."""
@@ -178,33 +195,31 @@ class SmolVLABackbone:
 
     def native_loss(self, prefix: Prefix, batch: Batch) -> Tensor:
         """LeRobot's training loss: noise, then time, then the mean over valid steps and the data's dimensions."""
-        assert batch.actions_BHA is not None, "a training batch has actions"
-        assert batch.action_valid_BH is not None, "and says which are valid"
-        B, H = len(batch.actions_BHA), self.spec.action.horizon
-        device, model = batch.actions_BHA.device, self.module.model
-        noise_BHA = model.sample_noise((B, H, self.spec.action.widest), device)
-        time_B = model.sample_time(B, device)
-        valid_BH, dim = batch.action_valid_BH[:, :H], batch.actions_BHA.shape[-1]
-        losses_BHA = self.flow_loss(prefix, batch, noise_BHA, time_B)[..., :dim] * valid_BH[..., None]
-        return losses_BHA.sum() / (valid_BH.sum() * dim).clamp_min(1)
+        actions_BHA, valid_BH = self._chunk(batch)
+        B, H, dim = actions_BHA.shape
+        model = self.module.model
+        noise_BHA = model.sample_noise((B, H, self.spec.action.widest), actions_BHA.device)
+        time_B = model.sample_time(B, actions_BHA.device)
+        losses_BHA = self.flow_loss(prefix, batch, noise_BHA, time_B)[..., :dim]
+        if valid_BH is None:
+            return losses_BHA.mean()
+        return (losses_BHA * valid_BH[..., None]).sum() / (valid_BH.sum() * dim).clamp_min(1)
 
     def native_actions(self, prefix: Prefix, batch: Batch) -> Tensor:
-        """A chunk that the expert samples from noise, in the checkpoint's own number of steps."""
-        shape = (len(prefix.tokens_BSD), self.spec.action.horizon, self.spec.action.widest)
-        noise_BHA = self._noise(shape, prefix.tokens_BSD.device)
-        return self.flow_sample(prefix, batch, noise_BHA, self.module.config.num_steps)
-
-    def _noise(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
-        if not self.config.fixed_noise:
-            return self.module.model.sample_noise(shape, device)
-        # One chunk of noise for every row, so that no row depends on its place in the batch.
-        generator = torch.Generator().manual_seed(0)
-        return torch.randn(shape[1:], generator=generator).to(device).expand(shape)
+        """A chunk sampled by LeRobot, from noise of its own or of the samples' keys, float32[B, H, max_dim]."""
+        shape = self.spec.action.horizon, self.spec.action.widest
+        fixed = self.config.fixed_noise and bool(batch.keys)
+        device = prefix.tokens_BSD.device
+        drawn = (
+            _fixed(batch.keys, shape)
+            if fixed
+            else self.module.model.sample_noise((len(prefix.valid_BS), *shape), device)
+        )
+        return self.flow_sample(prefix, batch, drawn.to(device), self.module.config.num_steps)
 
     def flow_loss(self, prefix: Prefix, batch: Batch, noise_BHA: Tensor, time_B: Tensor) -> Tensor:
         """The squared error of the velocity by LeRobot's ``VLAFlowMatching.forward``, as wide as the noise."""
-        assert batch.actions_BHA is not None, "a training batch has actions"
-        actions_BHA = self._wide(batch.actions_BHA[:, : self.spec.action.horizon])
+        actions_BHA = self._wide(self._chunk(batch)[0])
         model = spliced(self.module.model, prefix)
         losses_BHA = model.forward(None, None, None, None, None, actions_BHA, self._wide(noise_BHA), time_B)
         return losses_BHA[..., : noise_BHA.shape[-1]]
@@ -218,18 +233,25 @@ class SmolVLABackbone:
         return actions_BHA[..., : noise_BHA.shape[-1]]
 
     def _wide(self, values_BHA: Tensor) -> Tensor:
-        """Padded to what the base takes.
+        return self.module.prepare_action({ACTION: values_BHA})
+
+    def _chunk(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The batch's actions float[B, H, A] and their validity, H being SmolVLA's own.
 
         Raises:
-            UserError: the values are wider than that.
+            UserError: there are none, or they do not fit.
         """
-        from lerobot.policies.common.vla_utils import pad_vector
-
-        if values_BHA.shape[-1] > self.spec.action.widest:
+        H, widest = self.spec.action.horizon, self.spec.action.widest
+        if batch.actions_BHA is None:
+            raise UserError("The base's own loss needs actions, and this batch has none. Use training samples.")
+        steps, dim = batch.actions_BHA.shape[1:]
+        if steps < H or dim > widest:
             raise UserError(
-                f"The actions have {values_BHA.shape[-1]} values; this SmolVLA takes {self.spec.action.widest} at most."
+                f"The batch has chunks of {steps} actions with {dim} values each; this SmolVLA learns chunks of {H} "
+                f"with {widest} values at most. Set action.horizon={H}, or choose data or a base that fits."
             )
-        return pad_vector(values_BHA, self.spec.action.widest)
+        valid_BH = batch.action_valid_BH
+        return batch.actions_BHA[:, :H], None if valid_BH is None else valid_BH[:, :H]
 
     def save_base(self, folder: Path) -> None:
         """Write the base in LeRobot's layout, and the SmolVLM's files beside it."""
@@ -243,16 +265,16 @@ def _camera_keys(own: Any, named: Sequence[str]) -> dict[str, str]:
         UserError: the policy has no cameras, or fewer than are named.
     """
     keys = [key for key in own.image_features if ".empty_camera_" not in key]
-    if not keys or len(named) > len(keys) or len(set(named)) < len(named):
+    if not keys or len(named) > len(keys):
         raise UserError(
-            f"This SmolVLA reads {len(keys)} cameras ({', '.join(keys) or 'none'}); the option `cameras` names "
-            f"{list(named)}. Name as many at most, each once."
+            f"This SmolVLA reads {len(keys)} cameras ({', '.join(keys) or 'none'}); backbone.options.cameras names "
+            f"{list(named)}. Name as many at most."
         )
     short = [key.removeprefix("observation.").removeprefix("images.") for key in keys]
     return dict(zip(named or short, keys, strict=False))
 
 
-def _spec(policy: Any, cameras: tuple[str, ...]) -> BackboneSpec:
+def _spec(policy: Any, cameras: tuple[str, ...], state: StateRule) -> BackboneSpec:
     own, inner = policy.config, policy.model.vlm_with_expert
     vision, size = inner.config.vision_config, own.resize_imgs_with_padding[0]
     per_token = vision.patch_size * inner.get_vlm_model().connector.scale_factor
@@ -270,7 +292,7 @@ def _spec(policy: Any, cameras: tuple[str, ...]) -> BackboneSpec:
         level_depth=vision.num_hidden_layers,
         level_width=vision.hidden_size,
         action=ActionSpec(horizon=own.chunk_size, dim=own.action_feature.shape[0], max_dim=own.max_action_dim),
-        state_dim=own.robot_state_feature.shape[0],
+        state_dim=(state.dim or own.robot_state_feature.shape[0]) if state.used else None,
         provides=frozenset({"hidden", "native", "flow"}),
         groups=GROUPS,
     )
@@ -307,3 +329,9 @@ def _cache(past: Past | None = None) -> Any:
     for index, (keys, values) in enumerate(() if past is None else past.layers):
         cache.update(keys, values, index)
     return cache
+
+
+def _fixed(keys: Sequence[str], shape: tuple[int, ...]) -> Tensor:
+    """Noise that depends on each row's key alone, float[B, H, A]."""
+    seeds = [int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little") % 2**63 for key in keys]
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])

@@ -1,12 +1,13 @@
-"""Options of the SmolVLA backbone. Importing this needs no torch, so that listing plugins stays fast."""
+"""Options of the backbone. Importing this needs no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
-@dataclass(kw_only=True)
-class SizeConfig:
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
     """The small SmolVLA with random weights that is built if no weights are named.
 
     Attributes:
@@ -44,21 +45,41 @@ class SizeConfig:
             raise ValueError(f"image_size is {self.image_size}, not a multiple of {self.patch} x {self.shuffle}")
 
 
-@dataclass(kw_only=True)
-class SmolVLAConfig:
-    """LeRobot's SmolVLA.
+@dataclass(frozen=True, kw_only=True)
+class SmolVLAOptions:
+    """Options of the backbone `smolvla`.
 
     Attributes:
-        vlm: The SmolVLM that the checkpoint was made from, a folder or an id on the Hugging Face hub: its configuration
-            and its tokenizer are read, not its weights. Left out: the folder `vlm` beside the weights, otherwise the
-            one that the checkpoint names.
-        cameras: The data's names of the cameras, in the order of the checkpoint's; fewer than it has will do. Left
-            out: the checkpoint's own names.
-        fixed_noise: Start the base's own sampling from the same noise every time, so that it can be repeated.
+        revision: Branch, tag or commit on the hub.
+        vlm: The SmolVLM that the checkpoint was made from, a folder or an id on the hub: its configuration and its
+            tokenizer are read, not its weights. By default the folder `vlm` beside the weights, or else the one that
+            the checkpoint names.
+        cameras: The data's names of the cameras, in the order of the checkpoint's; fewer than it has will do. By
+            default the checkpoint's own names.
+        state: False for robots without proprioception: zeros are read.
+        state_mean: Mean of each value of the state, in the data's units; with `state_std` it replaces the statistics
+            that lie beside the weights.
+        state_std: Standard deviation of each value of the state.
+        fixed_noise: Sample each chunk from noise that depends on the sample's key alone, so that an evaluation repeats
+            whatever else runs beside it; False draws it from torch's generator, as LeRobot does.
+        policy: Fields of LeRobot's `SmolVLAConfig` to change, such as `{num_steps: 5}`.
         size: What is built without weights.
     """
 
-    vlm: str = ""
+    revision: str | None = None
+    vlm: str | None = None
     cameras: list[str] = field(default_factory=list)
+    state: bool = True
+    state_mean: list[float] | None = None
+    state_std: list[float] | None = None
     fixed_noise: bool = False
-    size: SizeConfig = field(default_factory=SizeConfig)
+    policy: dict[str, Any] = field(default_factory=dict)
+    size: Sizes = field(default_factory=Sizes)
+
+    def __post_init__(self) -> None:
+        if len(set(self.cameras)) != len(self.cameras):
+            raise ValueError(f"cameras is {self.cameras}; expected each name once")
+        if (self.state_mean is None) != (self.state_std is None):
+            raise ValueError("state_mean and state_std belong together; one of them is missing")
+        if self.state_mean is not None and len(self.state_mean) != len(self.state_std or ()):
+            raise ValueError(f"state_mean has {len(self.state_mean)} values, state_std {len(self.state_std or ())}")

@@ -11,8 +11,8 @@ def pixelvla_backbones() -> list[Component]:
         Component(
             name="smolvla",
             target="pixelvla_smolvla.adapter:build",
-            config="pixelvla_smolvla.config:SmolVLAConfig",
-            summary="LeRobot's SmolVLA: SmolVLM2 with a flow-matching expert",
+            config="pixelvla_smolvla.config:SmolVLAOptions",
+            summary="LeRobot's SmolVLA, from a folder that LeRobot wrote or a hub id",
             provides=frozenset({"hidden", "native", "flow"}),
         )
     ]

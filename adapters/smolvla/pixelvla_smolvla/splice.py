@@ -6,16 +6,14 @@ Shapes: B batch, S sequence, D width.
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor, nn
 
 from pixelvla_core.api import Prefix
 
-Module = TypeVar("Module", bound=nn.Module)
 
-
-def variant(module: Module, **attributes: Any) -> Module:
+def variant[Module: nn.Module](module: Module, **attributes: Any) -> Module:
     """The same module with the same weights and submodules, some of its plain attributes changed.
 
     The module itself is not touched, so the variants live side by side, and hooks and LoRA count in all of them.
@@ -25,7 +23,7 @@ def variant(module: Module, **attributes: Any) -> Module:
     return twin
 
 
-def reader(vlm_with_expert: Module) -> Module:
+def reader[Module: nn.Module](vlm_with_expert: Module) -> Module:
     """SmolVLMWithExpertModel that reads a prefix without an expert, with and without a cache.
 
     In the mode "cross_attn" its second half of the layers asks for the expert's tokens; in "self_attn" every layer is
@@ -34,7 +32,7 @@ def reader(vlm_with_expert: Module) -> Module:
     return variant(vlm_with_expert, attention_mode="self_attn")
 
 
-def spliced(model: Module, prefix: Prefix, steps: int | None = None) -> Module:
+def spliced[Module: nn.Module](model: Module, prefix: Prefix, steps: int | None = None) -> Module:
     """VLAFlowMatching that reads this prefix in place of the one that it would embed.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pixelvla_smolvla.config import SizeConfig
+from pixelvla_smolvla.config import Sizes
 
 SPECIAL = {
     "fake_image_token": "<fake_token_around_image>",
@@ -20,7 +20,7 @@ SPECIAL = {
 PAD = "<pad>"
 
 
-def untrained_policy(size: SizeConfig, cameras: Sequence[str], **changes: Any) -> Any:
+def untrained_policy(size: Sizes, cameras: Sequence[str], **changes: Any) -> Any:
     """A SmolVLAPolicy with seeded random weights.
 
     Args:
@@ -35,7 +35,7 @@ def untrained_policy(size: SizeConfig, cameras: Sequence[str], **changes: Any) -
         return new_policy(_policy_config(size, cameras or ["front"], changes), Path(folder))
 
 
-def _policy_config(size: SizeConfig, cameras: Sequence[str], changes: dict[str, Any]) -> Any:
+def _policy_config(size: Sizes, cameras: Sequence[str], changes: dict[str, Any]) -> Any:
     from lerobot.configs import FeatureType, PolicyFeature
     from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
     from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
@@ -58,12 +58,13 @@ def _policy_config(size: SizeConfig, cameras: Sequence[str], changes: dict[str, 
     return SmolVLAConfig(**{**fields, **changes})
 
 
-def write_vlm(size: SizeConfig, folder: Path) -> None:
+def write_vlm(size: Sizes, folder: Path) -> None:
     """Write what SmolVLA reads of a SmolVLM besides weights: configuration, tokenizer and processor."""
-    from transformers import SmolVLMConfig, SmolVLMImageProcessor, SmolVLMProcessor, SmolVLMVideoProcessor
+    import transformers
 
+    of: Any = transformers  # its names are made when they are asked for, so no checker of types knows them
     tokenizer = _byte_tokenizer()
-    SmolVLMProcessor(SmolVLMImageProcessor(), tokenizer, SmolVLMVideoProcessor()).save_pretrained(folder)
+    of.SmolVLMProcessor(of.SmolVLMImageProcessor(), tokenizer, of.SmolVLMVideoProcessor()).save_pretrained(folder)
     pad = tokenizer.pad_token_id
     text = {
         "model_type": "llama",
@@ -85,7 +86,7 @@ def write_vlm(size: SizeConfig, folder: Path) -> None:
         "image_size": size.image_size,
         "patch_size": size.patch,
     }
-    SmolVLMConfig(
+    of.SmolVLMConfig(
         text_config=text,
         vision_config=vision,
         scale_factor=size.shuffle,

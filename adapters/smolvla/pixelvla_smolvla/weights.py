@@ -1,4 +1,4 @@
-"""Read and write LeRobot's own layout: config.json, model.safetensors, the processors, and the SmolVLM's files in `vlm`."""
+"""Read and write LeRobot's own layout: config.json, model.safetensors, processors, and the SmolVLM's files in `vlm`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,48 +21,49 @@ from pixelvla_core.api import (
     read_json,
     tensor_headers,
 )
+from pixelvla_core.errors import suggest
+from pixelvla_core.files import atomic_folder
+from pixelvla_smolvla.config import SmolVLAOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG, WEIGHTS, VLM = "config.json", "model.safetensors", "vlm"
-PREPROCESSOR = "policy_preprocessor.json"
 PROCESSORS = ("policy_preprocessor*", "policy_postprocessor*")
 WANTED = ("*.json", "*.safetensors", "vlm/*")
 WANTED_VLM = ("*.json", "*.txt", "*.jinja", "*.model")
 
 
-def load_policy(weights: str, vlm: str, dtype: Any) -> tuple[Any, Path]:
+def load_policy(folder: Path, options: SmolVLAOptions, dtype: Any) -> Any:
     """Read a SmolVLAPolicy strictly: nothing missing, nothing left over.
 
     Args:
-        weights: A folder in LeRobot's layout, or an id on the Hugging Face hub.
-        vlm: Where the SmolVLM's configuration and tokenizer are; "" for the checkpoint's own.
+        folder: In LeRobot's layout.
         dtype: torch.dtype of the vision-language model and of the expert.
 
     Returns:
-        The policy, in eval mode, and the folder that it was read from.
+        The policy, in eval mode.
 
     Raises:
         CheckpointError: something is no SmolVLA, is missing, damaged, or does not fit.
     """
-    folder = local_folder(weights, wanted=WANTED)
-    config = read_config(folder)
+    config = changed(read_config(folder), options.policy)
+    check_offered(config, folder / CONFIG)
     file = folder / WEIGHTS
     if not file.is_file():
         raise no_weights(folder, WEIGHTS)
     stored = tensor_headers(file)
     _refuse_buffers(folder, stored)
-    policy = set_dtype(new_policy(config, vlm_folder(folder, vlm, config.vlm_model_name)), dtype)
+    policy = set_dtype(new_policy(config, vlm_folder(folder, options.vlm, config.vlm_model_name)), dtype)
     _fill(policy, file, stored)
-    return policy, folder
+    return policy
 
 
 def read_config(folder: Path) -> Any:
     """LeRobot's SmolVLAConfig out of a checkpoint.
 
     Raises:
-        CheckpointError: it is of another policy, has fields that LeRobot does not know, or asks for what is not offered.
+        CheckpointError: it is of another policy, damaged, or has fields that LeRobot does not know.
     """
     import draccus
     from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
@@ -77,23 +78,40 @@ def read_config(folder: Path) -> Any:
         )
     try:
         # Where the policy shall run is decided later; LeRobot would look for the machine that it was trained on.
-        config = draccus.decode(SmolVLAConfig, {**found, "device": "cpu"})
+        return draccus.decode(SmolVLAConfig, {**found, "device": "cpu"})
     except (draccus.ParsingError, NotImplementedError) as error:
         raise CheckpointError(
             f"{folder / CONFIG} is no configuration of LeRobot's SmolVLA: {' '.join(str(error).split())}. It may come "
             "from another version of LeRobot; save it again with the one that is installed."
         ) from error
-    _check_offered(config, folder)
-    return config
 
 
-def _check_offered(config: Any, folder: Path) -> None:
-    """Refuse settings under which the splice would not be what LeRobot computes."""
-    where = folder / CONFIG
+def changed(config: Any, changes: Mapping[str, Any]) -> Any:
+    """The config with other values.
+
+    Raises:
+        UserError: a change names no field, or LeRobot refuses its value.
+    """
+    known = [item.name for item in fields(config)]
+    for name in changes:
+        if name not in known:
+            raise UserError(f"backbone.options.policy has {name!r}, no field of SmolVLAConfig.{suggest(name, known)}")
+    try:
+        return replace(config, **changes)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise UserError(f"LeRobot refuses the fields in backbone.options.policy: {error}.") from error
+
+
+def check_offered(config: Any, where: Path) -> None:
+    """Refuse settings under which the splice would not be what LeRobot computes.
+
+    Raises:
+        CheckpointError: says what to set.
+    """
     if config.compile_model:
         raise CheckpointError(
             f"{where} sets compile_model, so LeRobot would compile the model before anything is spliced into it. Set "
-            "it to false; compile the wrapped model afterwards."
+            "it to false, or backbone.options.policy={compile_model: false}; compile the wrapped model afterwards."
         )
     if config.adapt_to_pi_aloha:
         raise CheckpointError(
@@ -124,7 +142,7 @@ def _refuse_buffers(folder: Path, stored: Mapping[str, StoredTensor]) -> None:
         )
 
 
-def vlm_folder(folder: Path, vlm: str, named: str) -> Path:
+def vlm_folder(folder: Path, vlm: str | None, named: str) -> Path:
     """The folder of the SmolVLM's configuration, tokenizer and processor; from the hub if need be.
 
     Raises:
@@ -136,8 +154,8 @@ def vlm_folder(folder: Path, vlm: str, named: str) -> Path:
     except CheckpointError as error:
         raise CheckpointError(
             f"SmolVLA needs the configuration and the tokenizer of its SmolVLM, which its own checkpoint does not "
-            f"hold. {error} Put those files (not the weights) into {folder / VLM}, or name their folder in the "
-            "backbone's option `vlm`."
+            f"hold. {error} Put those files (not the weights) into {folder / VLM}, or name their folder in "
+            "backbone.options.vlm."
         ) from error
     kind = read_json(found / CONFIG).get("model_type")
     if kind != "smolvlm":
@@ -171,11 +189,17 @@ def new_policy(config: Any, vlm: Path) -> Any:
             "was made from."
         ) from error
     vars(policy.config).update(own)
+    inner = policy.model.vlm_with_expert
+    rows, known = inner.config.text_config.vocab_size, len(inner.processor.tokenizer)
+    if known > rows:
+        raise CheckpointError(
+            f"The tokenizer in {vlm} knows {known} tokens, but the model {rows}. Take the files of one SmolVLM."
+        )
     return policy.eval()
 
 
 def set_dtype(policy: Any, dtype: Any) -> Any:
-    """Cast the vision-language model and the expert; the layers for states and actions stay in float32, as LeRobot's."""
+    """Cast the vision-language model and the expert; the layers for states and actions stay in float32."""
     policy.float()
     policy.model.vlm_with_expert.to(dtype)
     return policy
@@ -198,35 +222,28 @@ def _second_names(state: Mapping[str, Tensor], stored: Mapping[str, StoredTensor
 
 
 def save_policy(policy: Any, source: Path | None, folder: Path) -> None:
-    """Write the folder that ``load_policy`` reads, and that LeRobot reads.
+    """Write the folder that ``load_policy`` reads, and LeRobot as well; written beside, then renamed.
 
     Args:
         source: Where the policy was read from; its processors are copied.
-    """
-    policy.save_pretrained(folder, state_dict=base_state_dict(policy))
-    inner = policy.model.vlm_with_expert
-    inner.config.save_pretrained(folder / VLM)
-    inner.processor.save_pretrained(folder / VLM)
-    for pattern in PROCESSORS if source is not None and source != folder else ():
-        for file in source.glob(pattern):
-            shutil.copy2(file, folder / file.name)
-
-
-def read_normalizer(folder: Path) -> Any:
-    """LeRobot's own normalizer with the statistics beside the weights, or None if there are none.
 
     Raises:
-        CheckpointError: the preprocessor names a file that is not there, or is damaged.
+        UserError: the folder holds something that is no SmolVLA.
     """
-    from lerobot.processor import NormalizerProcessorStep
-    from safetensors.torch import load_file
+    if folder.exists() and not _replaceable(folder):
+        raise UserError(f"{folder} exists and is no SmolVLA of LeRobot; it is left alone. Give a new folder's name.")
+    inner = policy.model.vlm_with_expert
+    with atomic_folder(folder) as partial:
+        for file in [] if source is None else [found for pattern in PROCESSORS for found in source.glob(pattern)]:
+            shutil.copyfile(file, partial / file.name)
+        # LoRA is part of a checkpoint only if it was merged.
+        policy.save_pretrained(partial, state_dict=base_state_dict(policy))
+        inner.config.save_pretrained(partial / VLM)
+        inner.processor.save_pretrained(partial / VLM)
 
-    if not (folder / PREPROCESSOR).is_file():
-        return None
-    for step in read_json(folder / PREPROCESSOR).get("steps", ()):
-        if step.get("registry_name") == "normalizer_processor" and step.get("state_file"):
-            normalizer = NormalizerProcessorStep(**step["config"])
-            tensor_headers(folder / step["state_file"])  # refuses a damaged file in words
-            normalizer.load_state_dict(load_file(folder / step["state_file"]))
-            return normalizer
-    return None
+
+def _replaceable(folder: Path) -> bool:
+    if (folder / CONFIG).is_file():
+        read_config(folder)
+        return True
+    return folder.is_dir() and not any(folder.iterdir())

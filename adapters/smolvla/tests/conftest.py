@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pixelvla_smolvla.config import SizeConfig
+from pixelvla_smolvla.config import Sizes
 from pixelvla_smolvla.untrained import untrained_policy, write_vlm
 
 from pixelvla_core.api import Sample
@@ -36,12 +36,12 @@ def write_policy(folder: Path, cameras: tuple[str, ...] = CAMERAS, **changes: An
     """A checkpoint as LeRobot writes it: policy, processors, and the SmolVLM's files where it looks for them."""
     from lerobot.policies.smolvla.processor_smolvla import make_smolvla_pre_post_processors
 
-    policy = untrained_policy(SizeConfig(), cameras, vlm_model_name=str(folder / "vlm"), **changes)
+    policy = untrained_policy(Sizes(), cameras, vlm_model_name=str(folder / "vlm"), **changes)
     with torch.no_grad():
         for parameter in policy.parameters():  # biases and norms as well, which start at 0 and 1
             parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     policy.save_pretrained(folder)
-    write_vlm(SizeConfig(), folder / "vlm")
+    write_vlm(Sizes(), folder / "vlm")
     for processor in make_smolvla_pre_post_processors(policy.config, statistics()):
         processor.save_pretrained(folder)
     return folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from pixelvla_smolvla.adapter import build
-from pixelvla_smolvla.config import SmolVLAConfig
+from pixelvla_smolvla.config import SmolVLAOptions
 from pixelvla_smolvla.plugin import pixelvla_backbones
 
 from pixelvla_core.testing import check_backbone
@@ -33,7 +33,7 @@ def test_checkpoints_of_lerobot_keep_the_contract(policy_folder, layout):
 
 
 def test_bfloat16_keeps_the_contract():
-    adapter = build(SmolVLAConfig(), weights=None, dtype="bfloat16")
+    adapter = build(SmolVLAOptions(), weights=None, dtype="bfloat16")
     kinds = {name.split(".")[1]: tensor.dtype for name, tensor in adapter.module.state_dict().items()}
     assert kinds["vlm_with_expert"] == torch.bfloat16
     assert kinds["action_out_proj"] == kinds["state_proj"] == torch.float32  # as LeRobot keeps them

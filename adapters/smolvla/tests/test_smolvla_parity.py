@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from pixelvla_smolvla.adapter import build
-from pixelvla_smolvla.config import SmolVLAConfig
+from pixelvla_smolvla.config import SmolVLAOptions
 from pixelvla_smolvla.plugin import pixelvla_backbones
 
 from pixelvla_core.model import lora
@@ -27,7 +27,7 @@ LAYOUTS = {
 
 
 def wrapped(folder, **options):
-    adapter = build(SmolVLAConfig(**options), weights=str(folder))
+    adapter = build(SmolVLAOptions(**options), weights=str(folder))
     spec = adapter.spec
     return PixelVLA(
         adapter,
@@ -68,7 +68,7 @@ def test_loss_and_chunk_are_lerobots(policy_folder, lerobot, samples, layout):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_prefix_is_lerobots(policy_folder, lerobot, samples, layout):
     folder = policy_folder(**LAYOUTS[layout])
-    reference, adapter = lerobot(folder), build(SmolVLAConfig(), weights=str(folder))
+    reference, adapter = lerobot(folder), build(SmolVLAOptions(), weights=str(folder))
     batch = adapter.collate(samples, train=False)
     found = adapter.prefix(batch, adapter.features(batch, ()))
     given = reference.batch(samples)

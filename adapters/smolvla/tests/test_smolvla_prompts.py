@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pixelvla_smolvla.adapter import build
-from pixelvla_smolvla.config import SmolVLAConfig
-from pixelvla_smolvla.inputs import letterbox
+from pixelvla_smolvla.config import SmolVLAOptions
+from pixelvla_smolvla.processing import geometry
 
 from pixelvla_core.errors import UserError
 from pixelvla_core.model.config import NativeHeadConfig, PixelEncoderConfig, PromptEncoderConfig
@@ -24,7 +24,7 @@ from pixelvla_core.prompts import Point
 
 @pytest.fixture(scope="module")
 def model(folder) -> PixelVLA:
-    adapter = build(SmolVLAConfig(fixed_noise=True), weights=str(folder))
+    adapter = build(SmolVLAOptions(fixed_noise=True), weights=str(folder))
     torch.manual_seed(0)
     return PixelVLA(
         adapter,
@@ -110,7 +110,7 @@ def test_a_level_is_the_mean_of_the_patches_of_a_token(model, samples):
     features = adapter.features(batch, (1.0,))
     handle.remove()
     C, scale = adapter.spec.level_width, vlm.connector.scale_factor
-    shuffled = vlm.connector.pixel_shuffle(seen["patches"], scale)
+    shuffled = vlm.connector.pixel_shuffle(seen["patches"].contiguous(), scale)
     wanted = shuffled.unflatten(-1, (scale**2, C)).mean(2)
     assert features.tokens["front"].shape[1] == wanted.shape[1] == 16
     torch.testing.assert_close(features.levels["front"][0], wanted)
@@ -123,12 +123,32 @@ def test_the_letterbox_is_where_lerobot_puts_the_image(width, height, side):
 
     padded = resize_with_pad(torch.ones(1, 1, height, width), side, side, pad_value=0.0)[0, 0]
     rows, columns = torch.nonzero(padded, as_tuple=True)
-    affine = letterbox(width, height, side)
+    affine = geometry(np.zeros((height, width, 3), np.uint8), side)
     (left, top), (right, bottom) = affine(0, 0), affine(1, 1)
     assert [left * side, top * side] == [columns.min().item(), rows.min().item()]
     assert [right * side, bottom * side] == [columns.max().item() + 1, rows.max().item() + 1]
 
 
 def test_an_image_too_long_to_be_scaled_is_refused_in_words():
-    with pytest.raises(UserError, match="its short side would vanish"):
-        letterbox(1000, 1, 64)
+    with pytest.raises(UserError, match=r"nothing of its shorter side is left. Crop it"):
+        geometry(np.zeros((1, 1000, 3), np.uint8), 64)
+
+
+def test_fixed_noise_makes_a_chunk_depend_on_its_sample_alone(model, samples):
+    torch.manual_seed(1)
+    together = model.predict(model.collate(samples, train=False))
+    torch.manual_seed(2)
+    alone = torch.cat([act(model, sample) for sample in reversed(samples)]).flip(0)
+    torch.testing.assert_close(together, alone)
+    other = act(model, replace(samples[0], key="another"))
+    assert not torch.allclose(other, together[:1], atol=1e-3)
+
+
+def test_nothing_is_left_behind_in_lerobots_objects(model, samples):
+    core = model.base.model
+    before = dict(vars(core)), dict(vars(core.vlm_with_expert)), core.config.num_steps
+    model.loss(model.collate(samples, train=True))
+    batch = model.collate(samples, train=False)
+    model.backbone.flow_sample(model.prefix(batch), batch, torch.zeros(3, 5, 32), 2)
+    assert (dict(vars(core)), dict(vars(core.vlm_with_expert)), core.config.num_steps) == before
+    assert not any(block._forward_hooks for block in core.vlm_with_expert.vlm.model.vision_model.encoder.layers)
