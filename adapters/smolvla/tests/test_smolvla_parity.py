@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pixelvla_smolvla.adapter import build
 from pixelvla_smolvla.config import SmolVLAOptions
 from pixelvla_smolvla.plugin import pixelvla_backbones
 
+from pixelvla_core import checkpoint
 from pixelvla_core.model import lora
 from pixelvla_core.model.config import NativeHeadConfig, PixelEncoderConfig, PromptEncoderConfig
 from pixelvla_core.model.native_head import NativeHead
 from pixelvla_core.model.pixel_encoder import MultiscalePixelEncoder
 from pixelvla_core.model.pixelvla import PixelVLA
 from pixelvla_core.model.prompt_encoder import VisualPromptEncoder
+from pixelvla_core.wrap import wrap
 
 LAYOUTS = {
     "plain": {},
@@ -97,6 +101,14 @@ def test_what_is_saved_is_the_same_to_both(folder, lerobot, samples, tmp_path):
     assert_equal(wrapped(folder), again, samples)
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_a_wrapped_checkpoint_acts_as_lerobot(folder, lerobot, samples, tmp_path, full):
+    wrap("smolvla", str(folder), tmp_path / "wrapped", ["head/native"], full=full)
+    model = checkpoint.load(tmp_path / "wrapped").model
+    assert model.contract.rule == "mean_std"
+    assert torch.equal(*chunks(model, lerobot(folder), samples))
+
+
 def test_gradients_are_lerobots(folder, lerobot, samples):
     model, reference = wrapped(folder), lerobot(folder)
     for module in (model.base, reference.policy):
@@ -113,8 +125,6 @@ def test_gradients_are_lerobots(folder, lerobot, samples):
 
 
 def test_fewer_cameras_under_other_names_are_lerobots_missing_cameras(folder, lerobot, samples):
-    from dataclasses import replace
-
     one = [replace(sample, images={"front": sample.images["front"]}) for sample in samples]
     renamed = [replace(sample, images={"top": sample.images["front"]}) for sample in samples]
     model, reference = wrapped(folder, cameras=["top"]), lerobot(folder)

@@ -21,8 +21,9 @@ from pixelvla_core.recipe import compose
 from pixelvla_core.train.run import train
 
 SMALL = ["lora.rank=4", "log.trackers=[]", "backbone.options.cameras=[front]", "data.options.rule=mean_std"]
-PUE = [f"stages.pue.{key}" for key in ("steps=3", "batch_size=2", "log_every=1", "save_every=3", "precision=float32")]
+PUE = [f"stages.pue.{key}" for key in ("steps=3", "batch_size=2", "log_every=1", "save_every=3")]
 CAT = [line.replace(".pue.", ".cat.") for line in PUE]
+FLOAT32 = ["backbone.dtype=float32", "stages.cat.precision=float32", "stages.pue.precision=float32"]
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +37,12 @@ def run(out: Path, registry: Registry, folder: Path, layers: list[str], override
     """Compose shipped layers around the small checkpoint, as a recipe file does, and train; the lines of the log."""
     file = out.with_suffix(".yaml")
     file.write_text(f"layers: [{', '.join(['backbone/smolvla', *layers])}]\ndata: squares\n")
-    own = [f"backbone.weights={folder}", "backbone.dtype=float32", *SMALL, *overrides]
+    own = [f"backbone.weights={folder}", *SMALL, *overrides]
     train(compose([str(file)], own, registry=registry), out, False, registry)
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_pixel_tuning_with_smolvlas_own_expert(tmp_path, registry, folder):
+def test_pixel_tuning_with_smolvlas_own_expert_in_the_layers_own_bfloat16(tmp_path, registry, folder):
     rows = run(tmp_path / "own", registry, folder, ["encoder/pixelvla", "head/native", "stage/pue"], PUE)
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert all(np.isfinite(row["loss"]) for row in rows)
@@ -49,7 +50,7 @@ def test_pixel_tuning_with_smolvlas_own_expert(tmp_path, registry, folder):
 
 def test_both_stages_with_the_papers_head_and_what_is_saved_is_loaded(tmp_path, registry, folder, samples):
     layers = ["encoder/pixelvla", "head/l1", "stage/two_stage"]
-    rows = run(tmp_path / "l1", registry, folder, layers, [*CAT, *PUE])
+    rows = run(tmp_path / "l1", registry, folder, layers, [*CAT, *PUE, *FLOAT32])
     assert [row["stage"] for row in rows] == ["cat"] * 3 + ["pue"] * 3
     delta = load_file(max((tmp_path / "l1").rglob("delta.safetensors")))
     assert any(".lora_B." in name and tensor.any() for name, tensor in delta.items())
