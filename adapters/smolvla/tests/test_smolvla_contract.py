@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from pixelvla_smolvla.adapter import build
-from pixelvla_smolvla.config import SmolVLAOptions
+from pixelvla_smolvla.config import Sizes, SmolVLAOptions
 from pixelvla_smolvla.plugin import pixelvla_backbones
 
 from pixelvla_core.testing import check_backbone
@@ -30,6 +30,13 @@ def test_the_backbone_keeps_the_contract():
 def test_checkpoints_of_lerobot_keep_the_contract(policy_folder, layout):
     folder = policy_folder(**LAYOUTS[layout])
     check_backbone(pixelvla_backbones()[0], weights=str(folder)).raise_for_failures()
+
+
+def test_the_published_pictures_keep_the_contract():
+    """512 pixels in patches of 16, of which the connector makes one token of 4 x 4."""
+    adapter = build(SmolVLAOptions(size=Sizes(image_size=512, patch=16, shuffle=4)), weights=None)
+    assert adapter.spec.grid == (8, 8)
+    check_backbone(adapter).raise_for_failures()
 
 
 def test_bfloat16_keeps_the_contract():
