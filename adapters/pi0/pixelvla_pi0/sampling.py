@@ -6,7 +6,7 @@ are all modules and weights. While `faster` is open, two of its parts have other
 - columns of the prefix that are padding in every sample are not computed (a position counts valid tokens only);
 - the last layer of the language model makes its keys and values, and no MLP behind them;
 - attention is torch's fused one and reads the keys and values that heads share where they lie, with no copy per head;
-- a denoising step reads the prefix's keys and values where they lie, and does not clone them;
+- a denoising step copies the prefix's keys and values once, beside its own, and not three times;
 - mask and positions of the denoised tokens are made once for a chunk, not once for a step.
 
 Shapes: B batch, S prefix length, D width of the language model, T tokens of a step (the state and H actions), G heads,
