@@ -27,6 +27,7 @@ BENCHMARKS = (
     "overhead",
     "chunk",
     "training",
+    "pi0",
     "tabletop_speed",
     "tabletop_record",
     "segmenters",

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import accelerator, chunk, machine, midsize, overhead, predictions, run, table, training
+from bench import accelerator, chunk, machine, midsize, overhead, pi0_models, predictions, run, table, training
 from bench.limits import Limits, Weights, measure_limits, operations
 from bench.machine import circumstances
 from bench.report import VERDICTS, Figure, Report, amount, readable
 from bench.timing import Enough, Ratio, Timings, in_turn, own_process, paired, processor_seconds
 
 ROOT = Path(__file__).resolve().parents[1]
-HELPERS = {"limits", "machine", "midsize", "predictions", "report", "run", "table", "timing"}
+HELPERS = {"limits", "machine", "midsize", "pi0_models", "predictions", "report", "run", "table", "timing"}
 OF_A_RUN = {"pointing"}
 """Measured of a trained run that the caller names, so no part of `make bench`."""
 TARGETS = {
@@ -36,6 +36,18 @@ TARGETS = {
     ("chunk", "a chunk of 8 steps against 8 native actions"): "at least 7 x",
     ("training", "samples/s of a step of stage cat, frozen against autograd"): "at least 2 x",
     ("training", "samples/s of a step of stage cat, hidden against autograd"): "at least 10 x",
+    **{
+        ("pi0", f"{what}, {words}, to LeRobot's"): f"at most {most} x"
+        for words in ("without prompts", "with a point and a mask")
+        for what, most in (
+            ("time of a chunk of pi0, mini", 1.03),
+            ("time of a chunk of pi0, mid", 1.03),
+            ("time of a training step of pi0, mini", 1.05),
+            ("time of a training step of pi0, mid", 1.05),
+            ("peak memory of a training step of pi0, mid", 1.02),
+        )
+    },
+    ("pi0", "chunks/s of pi0, mid, fast against LeRobot's"): "at least 1.5 x",
     ("tabletop_speed", "simulator steps, frames, 224 px, 2 process(es)"): "at least 150/s",
     ("segmenters", "slowest median time of a segmenter"): "at most 15 ms",
 }
@@ -266,6 +278,30 @@ def test_training_steps_each_way_learn_the_same(tiny, tmp_path: Path, monkeypatc
     assert not torch.equal(learned["autograd"], state["queries_HD"])
     for way in training.WAYS:
         torch.testing.assert_close(learned[way], learned["autograd"], atol=1e-4, rtol=0)
+
+
+def test_the_calls_around_pi0_are_what_they_are_compared_as():
+    adapter = pi0_models.base("mid", quick=True)
+    assert set(pi0_models.chunks(adapter)) == {"lerobot", "plain", "prompted", "fast"}
+    assert adapter.sampler == "lerobot"
+    steps = pi0_models.steps(adapter, ("lerobot", "plain", "prompted"))
+    learned = {}
+    before = {name: p.detach().clone() for name, p in adapter.module.named_parameters()}
+    for way, step in steps.items():
+        torch.manual_seed(0)
+        step()
+        learned[way] = {name for name, p in adapter.module.named_parameters() if not torch.equal(p, before[name])}
+    assert learned["lerobot"] == learned["plain"] == learned["prompted"]
+    assert all("language_model" in name and ".lora_" in name for name in learned["lerobot"])
+
+
+def test_lerobots_policy_alone_learns_the_same_parameters():
+    alone, beside = (pi0_models.base("mid", quick=True) for _ in range(2))
+    pi0_models.steps(alone, ["lerobot"])["lerobot"]()
+    pi0_models.steps(beside, ["lerobot", "plain"])["plain"]()
+    names = [{name for name, p in a.module.named_parameters() if p.requires_grad} for a in (alone, beside)]
+    assert names[0] == names[1]
+    assert names[0]
 
 
 # The accelerator, as far as a CPU can tell

@@ -33,6 +33,7 @@ from pixelvla_core.api import (
 from . import weights as files
 from .config import Pi0Options
 from .processing import TEXT_SPANS, TextTokenizer, geometry, load_tokenizer, pixels
+from .sampling import faster
 from .sizes import Sizes
 from .splice import captured, embedded, spliced
 from .state import ACTION, STATE, StateRule, action_statistics, read_statistics, state_step
@@ -70,7 +71,7 @@ def build(
     folder = local_folder(weights, config.revision, wanted=files.WANTED)
     sizes = Sizes.read(folder)
     policy = files.build(files.read_config(folder, config.policy, dtype), sizes)
-    check_surface(policy)
+    check_surface(policy, config.sampler)
     files.load(folder, policy)
     statistics = read_statistics(folder)
     step = state_step(folder, statistics, key=config.key, mean=config.state_mean, std=config.state_std)
@@ -86,6 +87,7 @@ def build(
         cameras=config.cameras,
         state=StateRule(step, width=policy.config.max_state_dim, used=config.state),
         fixed_noise=config.fixed_noise,
+        sampler=config.sampler,
         statistics=statistics,
         folder=folder,
         sizes=sizes,
@@ -101,6 +103,7 @@ class Pi0Adapter:
         cameras: In the order in which their tokens stand.
         state: How states are normalised and padded; by default they are padded only.
         fixed_noise: Take the noise of a chunk from the sample's key in place of torch's generator.
+        sampler: How chunks are sampled: "lerobot", by LeRobot's code alone, or "fast", the same without idle work.
         statistics: Data set -> {"action": ..., "proprio": ...}.
         folder: Where the weights were read from.
         sizes: Of a small pi0, so that it can be saved.
@@ -117,17 +120,18 @@ class Pi0Adapter:
         cameras: Sequence[str] = ("front",),
         state: StateRule | None = None,
         fixed_noise: bool = False,
+        sampler: str = "lerobot",
         statistics: Mapping[str, Any] | None = None,
         folder: Path | None = None,
         sizes: Sizes | None = None,
     ) -> None:
-        check_surface(policy)
+        check_surface(policy, sampler)
         self.module = policy
         self.core = policy.model
         self.vlm = self.core.paligemma_with_expert
         self.statistics = action_statistics(statistics or {})
         self.weights_folder, self.sizes = folder, sizes
-        self.fixed_noise = fixed_noise
+        self.fixed_noise, self.sampler = fixed_noise, sampler
         self.state = state or StateRule(None, width=policy.config.max_state_dim)
         language = self.vlm.paligemma.model.language_model
         # As LeRobot does before it samples: its additive mask is made for this attention.
@@ -277,7 +281,8 @@ class Pi0Adapter:
             return self.core.forward(None, None, None, None, self._state(batch), actions_BHA, noise_BHA, time_B)
 
     def _sampled(self, prefix: Prefix, batch: Batch, noise_BHA: Tensor | None, steps: int | None) -> Tensor:
-        with spliced(self.core, prefix):
+        way = faster if self.sampler == "fast" else spliced
+        with way(self.core, prefix):
             return self.core.sample_actions(
                 None, None, None, None, self._state(batch), noise=noise_BHA, num_steps=steps
             ).float()

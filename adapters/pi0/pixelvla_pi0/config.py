@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+SAMPLERS = ("lerobot", "fast")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pi0Options:
@@ -21,6 +23,8 @@ class Pi0Options:
         state_std: Standard deviation of each value of the state.
         fixed_noise: Sample each chunk from noise that depends on the sample's key alone, so that an evaluation repeats
             whatever else runs beside it; False draws it from torch's generator, as LeRobot does.
+        sampler: "lerobot" samples chunks by LeRobot's code alone, to the last bit; "fast" leaves out work that nobody
+            reads and is equal within rounding.
         policy: Fields of LeRobot's `PI0Config` to change, such as `{num_inference_steps: 5}`.
     """
 
@@ -32,9 +36,12 @@ class Pi0Options:
     state_mean: list[float] | None = None
     state_std: list[float] | None = None
     fixed_noise: bool = False
+    sampler: str = "lerobot"
     policy: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler is {self.sampler!r}; expected {' or '.join(SAMPLERS)}")
         if not self.cameras or len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f"cameras is {self.cameras}; expected at least one name, each once")
         if (self.state_mean is None) != (self.state_std is None):

@@ -14,6 +14,8 @@ from packaging.specifiers import SpecifierSet
 
 from pixelvla_core.api import UserError
 
+from .config import SAMPLERS
+
 TESTED = ">=0.6,<0.7"
 """Versions of LeRobot with which the tests run."""
 
@@ -46,14 +48,28 @@ SURFACE: dict[str, tuple[str, ...]] = {
 }
 """Path in the policy -> parameters that it must take."""
 
+FAST_SURFACE: dict[str, tuple[str, ...]] = {
+    "model.embed_suffix": ("state", "noisy_actions", "timestep"),
+    "model.denoise_step": ("state", "prefix_pad_masks", "past_key_values", "x_t", "timestep"),
+    "model.action_out_proj": (),
+    f"{_VLM}.forward": ("adarms_cond",),
+    f"{_VLM}.paligemma.model.language_model.config._attn_implementation": (),
+    f"{_VLM}.gemma_expert.model.config._attn_implementation": (),
+}
+"""What the sampler `fast` relies on besides."""
 
-def check_surface(policy: Any) -> None:
+
+def check_surface(policy: Any, sampler: str = "lerobot") -> None:
     """Refuse an object that lacks what the adapter relies on, and a model that was compiled before the splice.
 
     Raises:
-        UserError: lists every attribute and parameter that misses, and the versions known to work.
+        UserError: lists every attribute and parameter that misses, and the versions known to work; or there is no such
+            sampler.
     """
-    missing = [line for path, parameters in SURFACE.items() for line in _missing(policy, path, parameters)]
+    if sampler not in SAMPLERS:
+        raise UserError(f"There is no sampler {sampler!r} for pi0; there is {' and '.join(SAMPLERS)}.")
+    wanted = [*SURFACE.items(), *(FAST_SURFACE.items() if sampler == "fast" else ())]
+    missing = [line for path, parameters in wanted for line in _missing(policy, path, parameters)]
     if missing:
         raise UserError(
             f"{type(policy).__module__}.{type(policy).__name__} is not a pi0 that can be wrapped: it lacks "
