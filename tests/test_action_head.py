@@ -14,7 +14,7 @@ from pixelvla_third_party.config import ThirdPartyConfig
 
 from pixelvla_core.errors import RecipeError, UserError
 from pixelvla_core.model.action_head import L1ActionHead, l1_loss
-from pixelvla_core.model.config import ActionHeadConfig, NativeHeadConfig
+from pixelvla_core.model.config import READOUTS, ActionHeadConfig, NativeHeadConfig
 from pixelvla_core.model.native_head import NativeHead
 from pixelvla_core.seam.batch import Batch
 from pixelvla_core.testing import example_samples
@@ -59,9 +59,9 @@ def openvla() -> Subject:
 SUBJECTS = {"causal": lambda: third_party(True), "prefix-LM": lambda: third_party(False), "openvla": openvla}
 
 
-def head(subject: Subject) -> L1ActionHead:
+def head(subject: Subject, readout: str = "queries") -> L1ActionHead:
     torch.manual_seed(0)
-    return L1ActionHead(ActionHeadConfig(width=16), subject.spec, horizon=H, dim=A)
+    return L1ActionHead(ActionHeadConfig(width=16, readout=readout), subject.spec, horizon=H, dim=A)
 
 
 def targets(subject: Subject) -> Batch:
@@ -72,13 +72,14 @@ def targets(subject: Subject) -> Batch:
     )
 
 
+@pytest.mark.parametrize("readout", READOUTS)
 @pytest.mark.parametrize("name", SUBJECTS)
-def test_queries_after_a_past_give_the_loss_and_gradient_of_one_pass(name):
+def test_what_a_frozen_prefix_left_behind_gives_the_loss_and_gradient_of_one_pass(name, readout):
     subject = SUBJECTS[name]()
+    model, batch = head(subject, readout), targets(subject)
     with torch.no_grad():
         prefix = subject.prefix()
-        past = subject.adapter.prefill(prefix)
-    model, batch = head(subject), targets(subject)
+        past = model.prefill(subject.adapter, prefix)
     found = []
     for given in ({"prefix": prefix}, {"prefix": None, "past": past}):
         model.zero_grad()
@@ -105,6 +106,27 @@ def test_the_head_is_what_its_docstring_says():
     actions_BHA = model.act(subject.adapter, prefix, subject.batch())
     assert actions_BHA.shape == (3, H, A)
     assert torch.allclose(actions_BHA, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_the_last_readout_is_where_the_base_itself_would_act(name):
+    """Also in a row whose text ends before that of others, and whatever stands in columns that are not valid."""
+    subject = SUBJECTS[name]()
+    model, prefix = head(subject, "last"), subject.prefix()
+    with torch.no_grad():
+        hidden_BSD = subject.adapter.hidden(prefix)
+        rows = [hidden[valid][-1] for hidden, valid in zip(hidden_BSD, prefix.valid_BS, strict=True)]
+        assert len({int(valid.sum()) for valid in prefix.valid_BS}) > 1
+        read_BHD = torch.stack(rows)[:, None] + model.queries_HD
+        wanted = model.mlp(model.blocks(model.project(read_BHD)))
+        assert torch.equal(model.act(subject.adapter, prefix, subject.batch()), wanted)
+        chunk = model.act(subject.adapter, prefix, subject.batch())
+    assert (chunk[:, 0] - chunk[:, 1]).abs().max() > 0
+
+
+def test_an_unknown_readout_is_refused():
+    with pytest.raises(RecipeError, match="readout is first; expected queries or last"):
+        ActionHeadConfig(readout="first")
 
 
 def test_the_loss_counts_valid_steps_only():

@@ -32,6 +32,7 @@ from pixelvla_core.errors import UserError
 from pixelvla_core.files import one_at_a_time
 from pixelvla_core.model import freeze
 from pixelvla_core.model.assemble import assemble
+from pixelvla_core.model.config import READOUTS
 from pixelvla_core.model.pixelvla import PixelVLA
 from pixelvla_core.prompts import Line
 from pixelvla_core.seam.batch import Sample
@@ -71,11 +72,12 @@ def batch_of(model, stage, indices: list[int]):
     return model.collate([seen(sample, stage) for sample in samples], train=True)
 
 
+@pytest.mark.parametrize("readout", READOUTS)
 @pytest.mark.parametrize(
     ("stage", "kind"), [("cat", "features"), ("pue", "features"), ("cat", "hidden")], ids=lambda value: value
 )
-def test_cached_loss_and_gradients_are_the_computed_ones(stage: str, kind: str) -> None:
-    model, recipe, settings = make(stage, f"stages.{stage}.cache={kind}")
+def test_cached_loss_and_gradients_are_the_computed_ones(stage: str, kind: str, readout: str) -> None:
+    model, recipe, settings = make(stage, f"stages.{stage}.cache={kind}", f"head.options.readout={readout}")
     found, _ = opened(model, recipe, settings)
     indices = [3, 17, 0, 9]
     batch = batch_of(model, settings, indices)
@@ -181,6 +183,7 @@ FACTS: dict[str, tuple[tuple[str, ...], dict]] = {
     "weights of the pixel encoder": (("hidden",), {"change": shifted("pixel_encoder")}),
     "weights of the prompt encoder": (("hidden",), {"change": shifted("prompt_encoder")}),
     "weights of the head": ((), {"change": shifted("head")}),
+    "what the head reads": (("hidden",), {"overrides": ["head.options.readout=last"]}),
     "other data": (KINDS, {"data": Squares(SquaresConfig(frames=21))}),
     "other frames": (KINDS, {"data": Renamed(DATA.config)}),
     "options of the data": (KINDS, {"overrides": ["data.options.fps=6"]}),

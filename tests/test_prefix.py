@@ -5,6 +5,8 @@ Shapes: B batch, S sequence, K inserted tokens, D width.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -33,6 +35,17 @@ def ragged(draw):
     S = max(map(sum, lengths))
     rows = [[i for i, n in enumerate(row) for _ in range(n)] + [-1] * (S - sum(row)) for row in lengths]
     return numbered(rows, ("bos", "image", "text"))
+
+
+@quick
+@given(ragged(), st.data())
+def test_the_last_hidden_state_is_that_of_the_last_valid_token(prefix, data):
+    valid = data.draw(st.lists(st.booleans(), min_size=prefix.valid_BS.numel(), max_size=prefix.valid_BS.numel()))
+    valid_BS = torch.tensor(valid).view_as(prefix.valid_BS)
+    valid_BS[:, 0] = True
+    prefix = replace(prefix, valid_BS=valid_BS)
+    wanted = [hidden[row].max() for hidden, row in zip(prefix.tokens_BSD[..., 0], valid_BS, strict=True)]
+    assert prefix.last(prefix.tokens_BSD)[:, 0].tolist() == wanted  # tokens are numbered in order
 
 
 @quick

@@ -1,12 +1,15 @@
 """The continuous action head: hidden states of learned query tokens to a chunk of actions, trained with L1.
 
 Section 4.1 of the paper: a linear projector, N_r residual blocks and an MLP projector. The paper leaves open which
-hidden states are read: here H learned queries stand last in the sequence, one per step of the chunk.
+hidden states are read: here those of H learned queries that stand last in the sequence, one per step of the chunk, or
+that of the sequence's last token, which a base that acts behind it has taught to hold what its actions depend on.
 
 Shapes: B batch, H horizon, D model width, A action dim.
 """
 
 from __future__ import annotations
+
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,14 +35,15 @@ class ResidualBlock(nn.Module):
 
 
 class L1ActionHead(nn.Module):
-    """Query tokens, linear projector, residual blocks, MLP; one pass gives the whole chunk.
+    """Readout, linear projector, residual blocks, MLP; one pass gives the whole chunk.
 
     In a causal backbone a query sees the earlier ones; in a prefix-LM the queries are a block and see each other.
 
     Attributes:
         horizon: H, steps in a chunk.
         requires: What the backbone must provide.
-        queries_HD: The learned queries.
+        readout: "queries" or "last", see ``ActionHeadConfig``.
+        queries_HD: What is learned for each step: a token, or what is added to the last token's hidden state.
     """
 
     requires = frozenset({"hidden"})
@@ -47,7 +51,7 @@ class L1ActionHead(nn.Module):
     def __init__(self, config: ActionHeadConfig, spec: BackboneSpec, *, horizon: int, dim: int) -> None:
         super().__init__()
         width = config.width or spec.width
-        self.horizon = horizon
+        self.horizon, self.readout = horizon, config.readout
         self.queries_HD = nn.Parameter(0.02 * torch.randn(horizon, spec.width))
         self.project = nn.Linear(spec.width, width)
         self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(config.blocks)))
@@ -63,21 +67,32 @@ class L1ActionHead(nn.Module):
         """
         return l1_loss(self.actions(backbone, prefix, past), batch)
 
+    def prefill(self, backbone: BackboneAdapter, prefix: Prefix) -> Past:
+        """What a frozen prefix leaves behind for this head, to be handed to ``loss`` as ``past``."""
+        if self.readout == "queries":
+            return backbone.prefill(prefix)
+        return Past((), prefix.valid_BS, prefix.last(backbone.hidden(prefix)))
+
     def act(self, backbone: BackboneAdapter, prefix: Prefix, batch: Batch) -> Tensor:
         """Normalised actions, float[B, H, A]."""
         return self.actions(backbone, prefix)
 
     def actions(self, backbone: BackboneAdapter, prefix: Prefix | None, past: Past | None = None) -> Tensor:
         """Normalised actions float32[B, H, A] from a prefix, or from what it left behind."""
-        hidden_BHD = self._read(backbone, prefix, past)
+        if prefix is None and past is None:
+            raise ValueError("the action head needs a prefix or a past")
+        read = self._queries if self.readout == "queries" else self._last
+        hidden_BHD = read(backbone, prefix, past)
         return self.mlp(self.blocks(self.project(hidden_BHD.to(self.project.weight.dtype)))).float()
 
-    def _read(self, backbone: BackboneAdapter, prefix: Prefix | None, past: Past | None) -> Tensor:
+    def _last(self, backbone: BackboneAdapter, prefix: Any, past: Past | None) -> Tensor:
+        last_BD = prefix.last(backbone.hidden(prefix)) if past is None else cast(Tensor, past.last_BD)
+        return last_BD[:, None] + self.queries_HD
+
+    def _queries(self, backbone: BackboneAdapter, prefix: Any, past: Past | None) -> Tensor:
         if past is not None:
             queries_BHD = self.queries_HD.to(past.layers[0][0].dtype).expand(len(past.valid_BS), -1, -1)
             return backbone.hidden(Prefix.of("query", queries_BHD), past)
-        if prefix is None:
-            raise ValueError("the action head needs a prefix or a past")
         queries_BHD = self.queries_HD.expand(len(prefix.tokens_BSD), -1, -1)
         whole = prefix.insert("query", queries_BHD, after="", new_block=True)
         return whole.read("query", backbone.hidden(whole))

@@ -13,6 +13,8 @@ def _check(holds: bool, name: str, value: object, expected: str) -> None:
         raise RecipeError(f"{name} is {value}; expected {expected}.")
 
 
+READOUTS = ("queries", "last")
+"""What of the sequence the continuous head may read."""
 _WIDTH = "0 for the backbone's width, or more"
 
 
@@ -93,12 +95,17 @@ class ActionHeadConfig:
     Attributes:
         width: Width of the residual blocks; 0 takes the backbone's width.
         blocks: N_r, number of residual blocks.
+        readout: Which hidden states are read. "queries": those of learned tokens behind the sequence, one per step.
+            "last": that of the sequence's last token, behind which the base itself would act, with a learned vector
+            per step added to it.
     """
 
     width: int = 0
     blocks: int = 2
+    readout: str = "queries"
 
     def __post_init__(self) -> None:
+        _check(self.readout in READOUTS, "readout", self.readout, " or ".join(READOUTS))
         _check(self.width >= 0, "width", self.width, _WIDTH)
         _check(self.blocks >= 0, "blocks", self.blocks, "0 or more")
 

@@ -138,8 +138,10 @@ class PixelVLA(nn.Module):
 
     @torch.no_grad()
     def prefill(self, batch: Batch, features: Features | None = None) -> Past:
-        """What a frozen prefix leaves behind for the head's queries; computed without autograd."""
-        return self.backbone.prefill(self.prefix(batch, features))
+        """What a frozen prefix leaves behind for the head; computed without autograd."""
+        prefix = self.prefix(batch, features)
+        keep = getattr(self.head, "prefill", None)
+        return self.backbone.prefill(prefix) if keep is None else keep(self.backbone, prefix)
 
     def loss(self, batch: Batch, *, features: Features | None = None, past: Past | None = None) -> Tensor:
         """The head's training loss, a scalar.

@@ -116,6 +116,12 @@ class Prefix:
         here_BS = self.span_BS == self._index(name)
         return hidden_BSD[here_BS].view(len(here_BS), -1, hidden_BSD.shape[-1])
 
+    def last(self, hidden_BSD: Tensor) -> Tensor:
+        """Pick the hidden state of the last valid token of every row: float[B, D]."""
+        columns_S = torch.arange(self.valid_BS.shape[1], device=self.valid_BS.device)
+        last_B = torch.where(self.valid_BS, columns_S, 0).amax(1)
+        return hidden_BSD[torch.arange(len(last_B), device=last_B.device), last_B]
+
     def positions_BS(self, start_B: Tensor | None = None) -> Tensor:
         """int[B, S]: position of each token, ``cumsum(valid) - 1``; one rule for every backbone.
 
@@ -147,10 +153,18 @@ class Past:
     Attributes:
         layers: Per layer (keys, values), each float[B, heads, S, head width], positions already applied.
         valid_BS: bool[B, S] of the prefix.
+        last_BD: For a head that reads no more of it, the hidden state of each row's last valid token, float[B, D];
+            there are no layers then.
     """
 
     layers: tuple[tuple[Tensor, Tensor], ...]
     valid_BS: Tensor
+    last_BD: Tensor | None = None
+
+    def to(self, device: torch.device) -> Past:
+        """The same on a device."""
+        layers = tuple((keys.to(device), values.to(device)) for keys, values in self.layers)
+        return Past(layers, self.valid_BS.to(device), None if self.last_BD is None else self.last_BD.to(device))
 
     @property
     def length_B(self) -> Tensor:

@@ -1,9 +1,10 @@
 """What the frozen part of a model computes, made once and read from the disk in every later step.
 
-``features``: image tokens and levels of the vision pass. ``hidden``: keys and values of the whole frozen prefix, for a
-stage that trains the head alone; then only the head's queries run through the transformer.
+``features``: image tokens and levels of the vision pass. ``hidden``: what the head needs of the whole frozen prefix,
+for a stage that trains the head alone: its keys and values, so that only the head's queries run through the
+transformer, or the hidden state of its last token, so that nothing does.
 
-Shapes: B batch, L layers, G heads, S sequence, W width of a head, N patches.
+Shapes: B batch, L layers, G heads, S sequence, W width of a head, N patches, D model width.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from pixelvla_core.model.pixelvla import PixelVLA
     from pixelvla_core.recipe import Recipe, Stage
 
-LENGTH = "length"
+LENGTH, LAST = "length", "last"
 SAY_EVERY = 10.0
 """Seconds between lines about a cache in the making."""
 
@@ -63,8 +64,11 @@ class Cache:
     def past(self, indices: list[int]) -> Past:
         """What the prefixes of these samples leave behind, padded to the longest of them."""
         found = self.store.read(np.array(indices))
-        length_B, pairs = found[LENGTH], found["layers"]
+        length_B = found[LENGTH]
         S = int(length_B.max())
+        if LAST in found:
+            return Past((), torch.arange(S) < length_B[:, None], found[LAST])
+        pairs = found["layers"]
         layers = tuple((pair[:, 0, :, :S], pair[:, 1, :, :S]) for pair in pairs.unbind(1))
         return Past(layers, torch.arange(S) < length_B[:, None])
 
@@ -252,6 +256,8 @@ class _Builder:
                 f"instruction of the data with its prompts and masks takes; but one sample takes {length}, so the "
                 "backbone writes more into its prefix than these. Set cache: features or none."
             )
+        if past.last_BD is not None:
+            return {LAST: past.last_BD, LENGTH: past.length_B}
         order_BS = past.valid_BS.int().argsort(dim=1, descending=True, stable=True)[:, : self.longest]
         pairs_B2GSW = [torch.stack(layer, 1) for layer in past.layers]
         index = order_BS[:, None, None, :, None].expand(-1, *pairs_B2GSW[0].shape[1:3], -1, pairs_B2GSW[0].shape[-1])

@@ -39,6 +39,7 @@ def fingerprint(kind: str, model: PixelVLA, recipe: Recipe, stage: Stage, datase
         "data": [dataset.fingerprint, to_plain(recipe.data), len(dataset)],
         "backbone": to_plain(recipe.backbone),
         "tokens": _tokens(recipe) if kind == "hidden" else None,
+        "readout": getattr(model.head, "readout", None) if kind == "hidden" else None,
         "device": model.device.type,
         "torch": torch.__version__,
         "libraries": libraries({"pixelvla_core", *packages}),

@@ -40,12 +40,7 @@ class Item:
     def on(self, device: torch.device) -> tuple[Batch, Features | None, Past | None]:
         """The same on a device, as the objective's arguments."""
         features = None if self.features is None else self.features.to(device)
-        return self.batch.to(device), features, None if self.past is None else _past_on(self.past, device)
-
-
-def _past_on(past: Past, device: torch.device) -> Past:
-    layers = tuple((keys.to(device), values.to(device)) for keys, values in past.layers)
-    return Past(layers, past.valid_BS.to(device))
+        return self.batch.to(device), features, None if self.past is None else self.past.to(device)
 
 
 @dataclass(frozen=True)
