@@ -210,6 +210,20 @@ def test_the_key_holds_everything_of_model_and_data_that_could_change_the_values
 
 
 @pytest.mark.usefixtures("model_and_data_alone")
+def test_models_that_differ_in_their_encoders_share_what_is_made_without_prompts() -> None:
+    alone = key("stages.cat.prompts=false")
+    for fact in ("weights of the pixel encoder", "options of the prompt encoder", "levels", "splice"):
+        _, options = FACTS[fact]
+        changed = key("stages.cat.prompts=false", *options.get("overrides", ()), change=options.get("change", _nothing))
+        assert changed == alone, fact
+    assert key("stages.cat.prompts=false", change=shifted("lora_B")) != alone
+
+
+def _nothing(model) -> None:
+    pass
+
+
+@pytest.mark.usefixtures("model_and_data_alone")
 def test_the_key_holds_build_versions_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = key()
     for target, name, value in (

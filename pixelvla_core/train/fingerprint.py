@@ -31,14 +31,15 @@ def fingerprint(kind: str, model: PixelVLA, recipe: Recipe, stage: Stage, datase
     parts = (model.backbone, model.pixel_encoder, model.prompt_encoder, *leaves(dataset))
     packages = {package_of(part) for part in parts if part is not None}
     digest = hashlib.sha256()
+    marked = stage.prompts and kind == "hidden"
     facts = {
         "kind": kind,
-        "levels": () if model.pixel_encoder is None else model.pixel_encoder.levels,
+        "levels": model.pixel_encoder.levels if model.pixel_encoder and (marked or kind == "features") else (),
         "precision": stage.precision,
-        "prompts": stage.prompts and kind == "hidden",
+        "prompts": marked,
         "data": [dataset.fingerprint, to_plain(recipe.data), len(dataset)],
         "backbone": to_plain(recipe.backbone),
-        "tokens": _tokens(recipe) if kind == "hidden" else None,
+        "tokens": _tokens(recipe, marked) if kind == "hidden" else None,
         "readout": getattr(model.head, "readout", None) if kind == "hidden" else None,
         "device": model.device.type,
         "torch": torch.__version__,
@@ -47,7 +48,7 @@ def fingerprint(kind: str, model: PixelVLA, recipe: Recipe, stage: Stage, datase
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for index in range(len(dataset)):
         digest.update(dataset.frame_key(index).encode() + b"\n")
-    for name, tensor in frozen_tensors(kind, model):
+    for name, tensor in frozen_tensors(kind, model, marked):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     for path in sorted(source_files([*CORE, *(packages - {"pixelvla_core"})])):
@@ -55,18 +56,23 @@ def fingerprint(kind: str, model: PixelVLA, recipe: Recipe, stage: Stage, datase
     return digest.hexdigest()
 
 
-def _tokens(recipe: Recipe) -> Any:
+def _tokens(recipe: Recipe, marked: bool) -> Any:
     """What of a recipe decides on the tokens between the vision pass and the head, beside weights."""
-    return to_plain([recipe.splice, recipe.lora, recipe.pixel_encoder, recipe.prompt_encoder])
+    return to_plain([recipe.lora, *([recipe.splice, recipe.pixel_encoder, recipe.prompt_encoder] if marked else [])])
 
 
-def frozen_tensors(kind: str, model: PixelVLA) -> Iterator[tuple[str, Tensor]]:
-    """The tensors that the cached values come from: all but the head's, or those before the transformer."""
+def frozen_tensors(kind: str, model: PixelVLA, marked: bool) -> Iterator[tuple[str, Tensor]]:
+    """The tensors that the cached values come from: those before the transformer, or all but the head's.
+
+    Args:
+        marked: The encoders' too. Without masks and prompts they do nothing, and models that differ in them share.
+    """
+    unread = ("head.",) if marked else ("head.", "pixel_encoder.", "prompt_encoder.")
     groups = model.backbone.spec.groups
     patterns = [re.compile(groups[group]) for group in ("vision", "projector") if group in groups]
     for name, tensor in sorted(model.state_dict().items()):
         inner = base_name(name).removeprefix("base.")
-        if not name.startswith("head.") and (kind == "hidden" or any(p.fullmatch(inner) for p in patterns)):
+        if not name.startswith(unread) and (kind == "hidden" or any(p.fullmatch(inner) for p in patterns)):
             yield name, tensor
 
 

@@ -61,14 +61,22 @@ def plan(out: Path, size: Size) -> list[Phase]:
         _alone("Record demonstrations", _record(demos, size)),
         _alone("Annotate them from the simulator's exact masks", annotate),
         *(_alone(f"Make {method.title}", _wrap(out, method)) for method in methods if not method.recipe),
-        # The longest ones first, so that none is left to run alone in the end.
-        Phase("Tune, side by side", tuple(Step(method.title, _train(out, method, size)) for method in reversed(tuned))),
+        Phase("Tune, side by side", tuple(Step(method.title, _train(out, method, size)) for method in _queue(tuned))),
         *(
             _alone(f"Evaluate {method.title} on {title}", _evaluate(out, method, scope, size))
             for method in methods
             for title, scope in _scopes(size.episodes if method.claimed else size.overlay_episodes)
         ),
     ]
+
+
+def _queue(tuned: list[Method]) -> list[Method]:
+    """In which order trainings start.
+
+    What is claimed comes first, the longest of it before the others, so that none is left to run alone in the end. What
+    is left then finds caches that the first ones made.
+    """
+    return sorted(reversed(tuned), key=lambda method: not method.claimed)
 
 
 def _alone(title: str, command: tuple[str, ...]) -> Phase:
