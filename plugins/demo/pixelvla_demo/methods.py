@@ -16,6 +16,7 @@ class Method:
         title: In the table.
         recipe: What tunes it; None is the base model as it comes.
         base: The backbone whose mini it stands on.
+        options: Of the recipe that it is wrapped with, where nothing tunes it.
         stages: Of the recipe.
         prompts: What the user gives on the first observation, one row of the table each.
         execute: Steps of a chunk to execute before looking again; all of them if None.
@@ -26,6 +27,7 @@ class Method:
     title: str
     recipe: str | None
     base: str = "openvla"
+    options: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ("none",)
     execute: int | None = None
@@ -42,7 +44,8 @@ _OPENVLA = (
     Method("overlay", "overlay", "mini/overlay", stages=STAGES, prompts=PROMPTS, execute=4, claimed=False),
 )
 _PI0 = (
-    Method("pi0_base", "pi0 base model", None, "pi0", execute=4),
+    # As in the recipes: what is drawn depends on the sample alone, so that an evaluation repeats.
+    Method("pi0_base", "pi0 base model", None, "pi0", ("backbone.options.fixed_noise=true",), execute=4),
     Method("pi0_sft", "pi0 SFT", "mini/sft_pi0", "pi0", stages=("sft",), execute=4),
     Method("pi0_pixelvla", "PixelVLA-pi0", "mini/pixelvla_pi0", "pi0", stages=("pue",), prompts=PROMPTS, execute=4),
 )

@@ -92,7 +92,17 @@ def _record(demos: Path, size: Size) -> tuple[str, ...]:
 
 def _wrap(out: Path, method: Method) -> tuple[str, ...]:
     layers = ("head/native", "evaluate/tabletop")
-    return ("wrap", "--base", method.base, "--weights", "mini", "--out", str(out / method.name), *layers)
+    return (
+        "wrap",
+        "--base",
+        method.base,
+        "--weights",
+        "mini",
+        "--out",
+        str(out / method.name),
+        *layers,
+        *method.options,
+    )
 
 
 def _train(out: Path, method: Method, size: Size) -> tuple[str, ...]:
