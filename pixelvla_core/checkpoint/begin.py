@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pixelvla_core.checkpoint.identity import weights_folder
 from pixelvla_core.checkpoint.load import check_base, load_delta, read_contract, sound
 from pixelvla_core.checkpoint.manifest import RECIPE, Manifest
+from pixelvla_core.checkpoint.switch import lasting
 from pixelvla_core.contract.begin import begin_contract
 from pixelvla_core.errors import CheckpointError
 from pixelvla_core.recipe import load_recipe
@@ -58,9 +59,9 @@ class Beginning:
             CheckpointError: it is made of other parts, lies on another base, or tensors do not fit.
         """
         recipe = self.recipe
-        found = _parts(load_recipe(self.folder / RECIPE, registry=registry, parts=MODEL_PARTS))
+        found = _parts(load_recipe(self.folder / RECIPE, registry=registry, parts=MODEL_PARTS), registry)
         fresh_lora = not self.trained and not self.manifest.lora
-        _check_parts(found, _parts(recipe), self.folder, skip=("lora",) if fresh_lora else ())
+        _check_parts(found, _parts(recipe, registry), self.folder, skip=("lora",) if fresh_lora else ())
         _check_stored(self.manifest.base, recipe, self.folder)
         assert recipe.backbone is not None
         weights = registry.locate(recipe.backbone.name, recipe.backbone.weights)
@@ -69,14 +70,11 @@ class Beginning:
         return self.manifest.trained
 
 
-def _parts(recipe: Recipe) -> dict[str, Any]:
+def _parts(recipe: Recipe, registry: Registry) -> dict[str, Any]:
     """Whatever changes what the weights mean."""
-    backbone, lora = recipe.backbone, recipe.lora
+    lora = recipe.lora
     return {
-        "backbone": backbone and (backbone.name, backbone.options),
-        "pixel_encoder": recipe.pixel_encoder,
-        "prompt_encoder": recipe.prompt_encoder,
-        "head": recipe.head,
+        **{part: lasting(part, getattr(recipe, part), registry) for part in MODEL_PARTS},
         "splice": recipe.splice,
         "lora": (lora.rank, lora.alpha, lora.groups) if lora.rank else None,
         "action.horizon": recipe.action.horizon,

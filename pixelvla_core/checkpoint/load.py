@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pixelvla_core.checkpoint.find import OPTIMIZER, resolve
 from pixelvla_core.checkpoint.identity import VARIABLE, folder_identity, moved, weights_folder
 from pixelvla_core.checkpoint.manifest import BASE, CONTRACT, DELTA, RECIPE, Manifest, read_manifest, verify
 from pixelvla_core.checkpoint.names import stored
+from pixelvla_core.checkpoint.switch import check_switched
 from pixelvla_core.checkpoint.tensors import check_fit, copy_into, read_tensors
 from pixelvla_core.contract.contract import ActionContract
 from pixelvla_core.errors import CheckpointError
@@ -41,6 +43,7 @@ def load(
     registry: Registry | None = None,
     *,
     base_weights: str | None = None,
+    overrides: Sequence[str] = (),
 ) -> Loaded:
     """Load a model in eval mode. Of the parts that its recipe names, only the model's own need be installed.
 
@@ -49,17 +52,19 @@ def load(
         registry: Where parts are looked up; by default every installed one.
         base_weights: Where the base's weights lie now, if they have moved; the environment variable
             PIXELVLA_BASE_WEIGHTS does the same.
+        overrides: ``key=value`` for options that do not change what the weights mean; see ``switch.py``.
 
     Raises:
         CheckpointError: a file is damaged, a part is not installed, the base is another one or not there, or tensors
             are missing, too many or of another shape.
+        RecipeError: an override is not one that a finished model may be given.
     """
     from pixelvla_core.model.assemble import assemble
 
     folder, manifest = sound(Path(folder))
     registry = PluginManager.load().registry if registry is None else registry
     _check_installed(manifest, registry, folder)
-    recipe = load_recipe(folder / RECIPE, registry=registry, parts=MODEL_PARTS)
+    recipe = running_recipe(folder, registry, overrides)[0]
     assert recipe.backbone is not None, "every checkpoint has a backbone"
     weights = registry.locate(recipe.backbone.name, _weights(folder, manifest, base_weights))
     built = replace(recipe, backbone=replace(recipe.backbone, weights=weights))
@@ -79,6 +84,19 @@ def sound(folder: Path) -> tuple[Path, Manifest]:
     if found != folder:  # of a run's, the sound ones are found by comparing
         return found, read_manifest(found)
     return folder, verify(folder, skip=(OPTIMIZER,))
+
+
+def running_recipe(folder: Path, registry: Registry, overrides: Sequence[str] = ()) -> tuple[Recipe, dict[str, Any]]:
+    """A checkpoint's recipe under overrides, and what they change in it: path -> value.
+
+    Raises:
+        RecipeError: an override is not one that a finished model may be given.
+    """
+    saved = load_recipe(folder / RECIPE, registry=registry, parts=MODEL_PARTS)
+    if not overrides:
+        return saved, {}
+    wanted = load_recipe(folder / RECIPE, overrides, registry=registry, parts=MODEL_PARTS)
+    return wanted, check_switched(saved, wanted, registry)
 
 
 def load_delta(model: PixelVLA, folder: Path, manifest: Manifest) -> None:

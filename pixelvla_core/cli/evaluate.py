@@ -10,6 +10,7 @@ import click
 
 @click.command("eval")
 @click.argument("run", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1)
 @click.option("--env", help="The environment, e.g. tabletop.")
 @click.option("--task", "tasks", multiple=True, help="Only these tasks; may be given again.")
 @click.option("--split", "splits", multiple=True, help="Only these splits; may be given again.")
@@ -26,12 +27,20 @@ import click
 @click.option("--films", type=click.IntRange(min=0), help="Episodes of each kind whose pictures are kept.")
 @click.option("--name", default="", help="What to call the model in tables; the run's name by default.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where results.json goes; RUN/eval by default.")
-def evaluate(run: Path, out: Path | None, name: str, **options: Any) -> None:
+def evaluate(run: Path, overrides: tuple[str, ...], out: Path | None, name: str, **options: Any) -> None:
     """Measure success in closed loop, with 95 % intervals, per task and split.
 
     RUN is a folder that `pixelvla train` or `pixelvla wrap` wrote. What is not given comes from its recipe.
+    OVERRIDES are key=value for options of the model that do not change what its weights mean, such as
+    backbone.options.sampler=fast; docs/evaluation.md says more.
     """
     from pixelvla_core.evaluate.run import evaluate as measure
 
     given: dict[str, Any] = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
-    measure(run, out=out, name=name, **{key: value for key, value in given.items() if value not in (None, [])})
+    measure(
+        run,
+        out=out,
+        name=name,
+        overrides=overrides,
+        **{key: value for key, value in given.items() if value not in (None, [])},
+    )

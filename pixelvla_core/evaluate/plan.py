@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from pixelvla_core.checkpoint.load import read_contract, sound
-from pixelvla_core.checkpoint.manifest import RECIPE
+from pixelvla_core.checkpoint.load import read_contract, running_recipe, sound
 from pixelvla_core.distributions import libraries
 from pixelvla_core.errors import UserError, sentence, suggest
 from pixelvla_core.evaluate.config import Running
@@ -21,7 +20,7 @@ from pixelvla_core.evaluate.records import Job
 from pixelvla_core.evaluate.workers import Built, Setup
 from pixelvla_core.files import check_target, sha256
 from pixelvla_core.plugins import Registry
-from pixelvla_core.recipe import Evaluate, Part, Recipe, configure, load_recipe, to_yaml
+from pixelvla_core.recipe import Evaluate, Part, Recipe, configure, to_yaml
 from pixelvla_core.recipe.layers import MODEL_PARTS, PARTS
 
 ORACLE = "oracle"
@@ -48,15 +47,23 @@ class Plan:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
-def prepare(run: Path, out: Path, name: str, registry: Registry, options: Mapping[str, Any]) -> Plan:
+def prepare(
+    run: Path,
+    out: Path,
+    name: str,
+    registry: Registry,
+    options: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+) -> Plan:
     """Check everything that can be checked before a worker starts: every part that it will use must be installed.
 
     Raises:
-        UserError: an option, part, task or split does not exist, or the checkpoint's actions do not fit the world's.
+        UserError: an option, part, task or split does not exist, an override is none for a finished model, or the
+            checkpoint's actions do not fit the world's.
     """
     check_target(out, "an evaluation", ours=(out / PROTOCOL).is_file())
     checkpoint, manifest = sound(run)
-    recipe = load_recipe(checkpoint / RECIPE, registry=registry, parts=MODEL_PARTS)
+    recipe, switched = running_recipe(checkpoint, registry, overrides)
     settings, running = _settings(recipe.evaluate, options)
     check_device(running.device)
     if settings.env is None:
@@ -69,7 +76,7 @@ def prepare(run: Path, out: Path, name: str, registry: Registry, options: Mappin
     check_fit(read_contract(checkpoint), getattr(suite, "contract", {}))
     modules = _modules(recipe, settings, registry)
     setup = Setup(
-        policy=functools.partial(load_run, checkpoint, running.device),
+        policy=functools.partial(load_run, checkpoint, running.device, tuple(overrides)),
         environment=environment,
         segmenter=segmenter,
         tracker=tracker,
@@ -90,6 +97,7 @@ def prepare(run: Path, out: Path, name: str, registry: Registry, options: Mappin
             "execute": settings.execute,
             "segmenter": _described(registry, "segmenter", settings.segmenter) if settings.segmenter else ORACLE,
             "tracker": _described(registry, "tracker", settings.tracker or Part("hold")),
+            **({"switched": switched} if switched else {}),
         },
         notes={
             "name": name,

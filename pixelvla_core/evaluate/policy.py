@@ -29,15 +29,18 @@ class Policy(Protocol):
         ...
 
 
-def load_run(checkpoint: Path, device: str) -> Policy:
-    """Load a model on one device; on the CPU it computes with one thread, for several workers share the cores."""
+def load_run(checkpoint: Path, device: str, overrides: Sequence[str] = ()) -> Policy:
+    """Load a model on one device; on the CPU it computes with one thread, for several workers share the cores.
+
+    Overrides are those of ``checkpoint.load``.
+    """
     import torch
 
     from pixelvla_core.checkpoint import load
 
     if device == "cpu":
         torch.set_num_threads(1)
-    return lighter(load(checkpoint, device=device).model)
+    return lighter(load(checkpoint, device=device, overrides=overrides).model)
 
 
 def lighter(model: PixelVLA) -> PixelVLA:

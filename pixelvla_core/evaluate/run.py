@@ -29,6 +29,7 @@ def evaluate(
     name: str = "",
     quiet: bool = False,
     registry: Registry | None = None,
+    overrides: Sequence[str] = (),
     **options: Any,
 ) -> Results:
     """Measure a run's success in closed loop, print it, and write results.json.
@@ -42,6 +43,8 @@ def evaluate(
         name: What to call the model in tables; by default the run's name.
         quiet: Print neither progress nor table.
         registry: Where parts are looked up; by default every installed one.
+        overrides: ``key=value`` for the model's own options that do not change what its weights mean, such as
+            ``backbone.options.NAME=VALUE``; see ``checkpoint.load``.
         options: Fields of ``pixelvla_core.recipe.Evaluate`` (env, tasks, splits, episodes, prompts, segmenter, tracker,
             execute, workers, seed), which override those of the run's recipe, and of ``Running`` (slots, device,
             films). Parts may be given by name; the segmenter "oracle" is the environment's exact mask.
@@ -55,7 +58,7 @@ def evaluate(
     run = Path(run)
     out = Path(out) if out is not None else run / "eval"
     registry = PluginManager.load().registry if registry is None else registry
-    return measure(prepare(run, out, name or run.resolve().name, registry, options), quiet=quiet)
+    return measure(prepare(run, out, name or run.resolve().name, registry, options, overrides), quiet=quiet)
 
 
 def measure(plan: Plan, *, quiet: bool = False) -> Results:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 SAMPLERS = ("lerobot", "fast")
 
@@ -27,6 +27,9 @@ class Pi0Options:
             reads and is equal within rounding.
         policy: Fields of LeRobot's `PI0Config` to change, such as `{num_inference_steps: 5}`.
     """
+
+    RUN_TIME: ClassVar[tuple[str, ...]] = ("fixed_noise", "sampler", "policy.num_inference_steps")
+    """What a finished model may be given anew: its weights mean the same under any value."""
 
     revision: str | None = None
     cameras: list[str] = field(default_factory=lambda: ["front"])

@@ -15,6 +15,8 @@ class PixelVLAConfig(PreTrainedConfig):
 
     Attributes:
         checkpoint: A folder that `pixelvla wrap` or `pixelvla train` wrote; the policy begins with it.
+        overrides: `key=value` for options of the checkpoint's parts that do not change what its weights mean, such as
+            backbone.options.sampler=fast.
         chunk_size: Steps that the checkpoint's head predicts at once.
         n_action_steps: Steps of a chunk that `select_action` hands out before it looks again.
         train_groups: What learns, as in a recipe's stage: pixel, prompt, head, lora, or groups of the base.
@@ -23,6 +25,7 @@ class PixelVLAConfig(PreTrainedConfig):
     """
 
     checkpoint: str | None = None
+    overrides: list[str] = field(default_factory=list)
     chunk_size: int = 8
     n_action_steps: int = 8
     train_groups: list[str] = field(default_factory=lambda: ["pixel", "prompt", "lora"])

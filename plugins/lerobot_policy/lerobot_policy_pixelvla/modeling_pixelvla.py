@@ -35,7 +35,7 @@ class PixelVLAPolicy(PreTrainedPolicy):
         dataset_meta: LeRobot's metadata; gives the action contract if the checkpoint has none yet.
 
     Raises:
-        UserError: no checkpoint is named, or its chunk is another one.
+        UserError: no checkpoint is named, its chunk is another one, or an override is none for a finished model.
     """
 
     config_class = PixelVLAConfig
@@ -48,7 +48,7 @@ class PixelVLAPolicy(PreTrainedPolicy):
                 "The policy pixelvla needs a checkpoint: give --policy.checkpoint=FOLDER, which `pixelvla wrap` or "
                 "`pixelvla train` wrote."
             )
-        loaded = checkpoint.load(config.checkpoint)
+        loaded = checkpoint.load(config.checkpoint, overrides=config.overrides)
         self.model, self._recipe, self._trained = loaded.model, loaded.recipe, loaded.manifest.trained
         self._check_chunk()
         if self.model.contract is None and dataset_meta is not None:
