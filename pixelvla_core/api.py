@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pixelvla_core.processes import orderly_termination, serve_parent
     from pixelvla_core.prompts import Box, Line, Mask, Point, Prompt
     from pixelvla_core.recipe import configure
-    from pixelvla_core.seam.backbone import BackboneAdapter, FlowBackbone, NativeBackbone
+    from pixelvla_core.seam.backbone import BackboneAdapter, FlowBackbone, NativeBackbone, StateBackbone
     from pixelvla_core.seam.batch import Batch, Features, MaskBatch, PromptBatch, Sample
     from pixelvla_core.seam.check import check_cameras, check_image
     from pixelvla_core.seam.levels import level_blocks
@@ -45,7 +45,7 @@ _HOMES = {
     "processes": ["orderly_termination", "serve_parent"],
     "prompts": ["Box", "Line", "Mask", "Point", "Prompt"],
     "recipe": ["configure"],
-    "seam.backbone": ["BackboneAdapter", "FlowBackbone", "NativeBackbone"],
+    "seam.backbone": ["BackboneAdapter", "FlowBackbone", "NativeBackbone", "StateBackbone"],
     "seam.batch": ["Batch", "Features", "MaskBatch", "PromptBatch", "Sample"],
     "seam.check": ["check_cameras", "check_image"],
     "seam.levels": ["level_blocks"],
@@ -88,6 +88,7 @@ __all__ = [
     "PromptBatch",
     "RecipeError",
     "Sample",
+    "StateBackbone",
     "StoredTensor",
     "UserError",
     "Weights",

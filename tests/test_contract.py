@@ -267,7 +267,7 @@ def test_a_wrapped_start_of_other_width_is_refused():
 
 
 def test_what_start_changes_may_list_is_what_contracts_compare():
-    origin = {"dataset", "revision", "fingerprint", "unknown"}
+    origin = {"dataset", "revision", "fingerprint", "state", "unknown"}
     assert set(CHANGES) == {field.name for field in fields(ActionContract)} - origin
 
 

@@ -82,6 +82,21 @@ def test_the_list_of_recipes_is_not_empty():
     )
 
 
+@pytest.mark.parametrize("name", ["pixel_160k_openvla", "pixel_160k_pi0"])
+def test_the_papers_two_datasets_train_on_pi0(name, work, tmp_path):
+    """The recording stands for both: a mixture whose parts call their camera otherwise, as Fractal and Bridge do."""
+    alone = compose([name], allow_missing=True)
+    layers = [name, "backbone/pi0_mini"]
+    few = [override for override in given(work, alone.run) if not override.startswith("data.")]
+    both = {"root": work / "demos", "annotations": work / "notes", "cache": work / "cache", "camera": "front"}
+    both |= {"action_names": "null", "image_size": 56, "rule": alone.action.normalization}
+    parts = [f"data.options.parts.{part}.options.{k}={v}" for part in ("fractal", "bridge") for k, v in both.items()]
+    recipe = compose(layers, [*few, *parts, f"action.normalization={alone.action.normalization}"])
+    assert recipe.head.name == ("native" if "pi0" in name else "l1")
+    assert recipe.backbone.options["state"] is ("pi0" not in name)
+    assert checkpoint.read_manifest(train(recipe, tmp_path / "run")).stages == tuple(alone.run)
+
+
 @pytest.mark.parametrize("name", WHOLE)
 def test_every_shipped_recipe_trains_on_pi0(name, work, tmp_path):
     recipe = on_pi0(name, work)

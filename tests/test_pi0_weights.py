@@ -273,12 +273,14 @@ def test_states_are_normalised_by_the_statistics_beside_the_weights(folder):
 
 
 def test_states_without_statistics_are_read_as_they_are_and_that_is_said(base):
+    adapter, samples = build(Pi0Options(), weights=str(base)), tiny_pi0.samples(2)
     with pytest.warns(UserWarning, match="pi0 reads states in their own units"):
-        build(Pi0Options(), weights=str(base))
+        adapter.collate(samples, train=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        build(Pi0Options(state=False), weights=str(base))
-        build(Pi0Options(state_mean=[0.0], state_std=[1.0]), weights=str(base))
+        adapter.collate(samples, train=False)  # said once
+        build(Pi0Options(state=False), weights=str(base)).collate(samples, train=False)
+        build(Pi0Options(state_mean=[0.0] * 8, state_std=[1.0] * 8), weights=str(base)).collate(samples, train=False)
 
 
 def test_statistics_of_several_data_sets_must_be_chosen_among(folder):
@@ -288,6 +290,45 @@ def test_statistics_of_several_data_sets_must_be_chosen_among(folder):
     assert "statistics of a, b" in refused(folder, Pi0Options(key="c"))
     state = collated(folder, Pi0Options(key="b"), state=np.full(8, 4.0)).inputs["state"]
     assert torch.allclose(state[0, :8], torch.full((8,), 2.0))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"mean": [1.0, 2.0]},
+        {"mean": [1.0], "std": [1.0, 2.0]},
+        {"mean": [], "std": []},
+        {"mean": ["a"], "std": [1.0]},
+        {"mean": [float("nan")], "std": [1.0]},
+        {"mean": [1.0], "std": [-1.0]},
+    ],
+)
+def test_statistics_of_states_that_cannot_be(entry, folder):
+    (folder / "dataset_statistics.json").write_text(json.dumps({"a": {"proprio": entry}}))
+    assert "expected lists of finite numbers, `mean` and `std`" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("num_inference_steps", 0, "num_inference_steps of this pi0 is 0; expected a whole number, at least 1"),
+        ("num_inference_steps", -2, "at least 1"),
+        ("num_inference_steps", 2.5, "a whole number"),
+        ("num_inference_steps", "many", "a whole number"),
+        ("tokenizer_max_length", 0, "at least 1"),
+        ("min_period", "short", "a finite number"),
+        ("use_relative_actions", 1, "true or false"),
+        ("dtype", "float16", "give backbone.dtype"),
+    ],
+)
+def test_fields_of_lerobots_config_are_checked_when_it_is_read(field, value, words, base):
+    assert words in refused(base, Pi0Options(policy={field: value}))
+
+
+def test_a_config_that_samples_nothing_is_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_inference_steps": 0}))
+    assert "num_inference_steps of this pi0 is 0" in refused(folder)
 
 
 def test_given_statistics_win(folder):

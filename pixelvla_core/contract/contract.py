@@ -46,6 +46,7 @@ class ActionContract:
         dataset: Where the statistics come from.
         revision: The data's revision, if it has one.
         fingerprint: Hash of the data, or "" if the statistics came without data.
+        state: Statistics of the robot's states in the data, where the base has none of its own; it normalises by them.
         unknown: Which of ``CONVENTIONS`` nobody has stated, as around a base's bare statistics; what stands in these
             fields means nothing. A gripper that is None and not listed here is known not to be there.
     """
@@ -63,6 +64,7 @@ class ActionContract:
     dataset: str = ""
     revision: str = ""
     fingerprint: str = ""
+    state: Statistics | None = None
     unknown: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -203,6 +205,8 @@ class ActionContract:
         data: dict[str, Any] = {"version": VERSION}
         for item in fields(self):
             value = getattr(self, item.name)
+            if item.name == "state" and value is None:
+                continue  # so that such files are those of versions that knew no states
             if hasattr(value, "to_json"):
                 value = value.to_json()
             data[item.name] = list(value) if isinstance(value, tuple) else value
@@ -215,7 +219,7 @@ class ActionContract:
         Raises:
             ContractError: another version, or fields that are missing or unknown.
         """
-        data = {"unknown": [], **data}  # older files state everything
+        data = {"unknown": [], "state": None, **data}  # older files state everything, and have no states
         version = data.pop("version", None)
         known = {item.name for item in fields(cls)}
         if version != VERSION or set(data) != known:
@@ -224,12 +228,13 @@ class ActionContract:
                 f"version {VERSION} with {sorted(known)}. Write it again with the pixelvla that reads it."
             )
         data["statistics"] = Statistics.from_json(data["statistics"])
+        data["state"] = data["state"] and Statistics.from_json(data["state"])
         data["gripper"] = data["gripper"] and Gripper.from_json(data["gripper"])
         data["rotation"] = data["rotation"] and Rotation.from_json(data["rotation"])
         return cls(**data)
 
 
-_FREE = ("statistics", "dataset", "revision", "fingerprint", "unknown")
+_FREE = ("statistics", "dataset", "revision", "fingerprint", "state", "unknown")
 
 
 def _show(value: Any) -> str:

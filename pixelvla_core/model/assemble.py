@@ -11,7 +11,7 @@ from pixelvla_core.model import lora
 from pixelvla_core.model.pixelvla import PixelVLA
 from pixelvla_core.plugins import PluginManager, Registry
 from pixelvla_core.recipe import configure
-from pixelvla_core.seam.backbone import BackboneAdapter
+from pixelvla_core.seam.backbone import BackboneAdapter, StateBackbone
 
 if TYPE_CHECKING:
     from pixelvla_core.contract import ActionContract
@@ -30,7 +30,8 @@ def assemble(
 
     Args:
         recipe: Names a backbone and a head; the other parts may be left out.
-        contract: Gives the action's dimension; the base's own dimension without one.
+        contract: Gives the action's dimension; the base's own dimension without one. Its statistics of states, if it
+            has some, go to the base.
         registry: Where parts are looked up; every installed one by default.
         seed: Of the random start of LoRA and of our own modules.
         backbone: What ``build_backbone`` gave for this recipe, if it has been built already.
@@ -41,6 +42,8 @@ def assemble(
     """
     registry = PluginManager.load().registry if registry is None else registry
     backbone = build_backbone(recipe, registry) if backbone is None else backbone
+    if contract is not None and contract.state is not None and isinstance(backbone, StateBackbone):
+        backbone.take_states(contract.state)
     if recipe.lora.rank:
         patterns = [_pattern(backbone, group) for group in recipe.lora.groups]
         settings = recipe.lora

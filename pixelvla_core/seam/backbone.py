@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from pixelvla_core.seam.batch import Batch, Features, Sample
 from pixelvla_core.seam.prefix import Past, Prefix
 from pixelvla_core.types import BackboneSpec
+
+if TYPE_CHECKING:
+    from pixelvla_core.contract.statistics import Statistics
 
 
 @runtime_checkable
@@ -40,6 +43,20 @@ class BackboneAdapter(Protocol):
 
     def prefill(self, prefix: Prefix) -> Past:
         """Run the transformer over ``prefix`` and keep what later tokens need of it."""
+        ...
+
+
+@runtime_checkable
+class StateBackbone(BackboneAdapter, Protocol):
+    """A base that normalises the robot's state, and whose weights may come without statistics of it."""
+
+    @property
+    def lacks_states(self) -> bool:
+        """Whether it reads states and has no statistics of them; training then takes the data's."""
+        ...
+
+    def take_states(self, statistics: Statistics) -> None:
+        """Normalise states by these, unless it has statistics of its own. They travel in the action contract."""
         ...
 
 

@@ -17,11 +17,13 @@ from pixelvla_core.checkpoint.load import load_delta, read_contract
 from pixelvla_core.checkpoint.manifest import MANIFEST, RECIPE, read_manifest
 from pixelvla_core.checkpoint.save import describe
 from pixelvla_core.data.build import build_dataset
+from pixelvla_core.data.states import state_statistics
 from pixelvla_core.errors import RecipeError, UserError
 from pixelvla_core.files import LOCK, check_target, full_disk_is_user_error, locked, remove_partials
 from pixelvla_core.model.assemble import assemble
 from pixelvla_core.plugins import PluginManager, Registry
 from pixelvla_core.recipe import Recipe, load_recipe, save_recipe
+from pixelvla_core.seam.backbone import StateBackbone
 from pixelvla_core.train.changes import check_unchanged
 from pixelvla_core.train.interrupt import Interrupt
 from pixelvla_core.train.job import Job, Start, run_stage
@@ -86,8 +88,8 @@ def _train(recipe: Recipe, out: Path, registry: Registry, accelerator: Accelerat
         accelerator.init_trackers("logs")
     if start.folder is not None:
         progress.say(f"Going on from {start.folder}.")
-    elif recipe.start is not None:
-        progress.say(" ".join([f"Starting with the weights of {recipe.start}.", *said]))
+    elif said:
+        progress.say(" ".join(said))
     return _run_stages(job, start)
 
 
@@ -175,8 +177,23 @@ def _model(
         load_delta(model, start.folder, manifest)
         return model, manifest.trained, []
     if recipe.start is None:
-        return assemble(recipe, contract=dataset.contract(), registry=registry), (), []
+        model = assemble(recipe, contract=dataset.contract(), registry=registry)
+        return model, (), _take_states(model, dataset)
     beginning = Beginning.of(recipe)
     contract, said = beginning.contract(dataset.contract())
     model = assemble(recipe, contract=contract, registry=registry)
+    said = [f"Starting with the weights of {recipe.start}.", *said, *_take_states(model, dataset)]
     return model, beginning.load(model, registry), said
+
+
+def _take_states(model: PixelVLA, dataset: Dataset) -> list[str]:
+    """Give the data's statistics of states to a base that lacks them, and return what to tell of it."""
+    backbone, contract = model.backbone, model.contract
+    if contract is None or not isinstance(backbone, StateBackbone) or not backbone.lacks_states:
+        return []
+    found = state_statistics(dataset)
+    if found is None:
+        return []
+    backbone.take_states(found)
+    model.contract = replace(contract, state=found)
+    return [f"The base has no statistics of the robot's state, so it reads its {found.dim} values by the data's."]

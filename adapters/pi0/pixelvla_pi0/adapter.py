@@ -9,7 +9,6 @@ Shapes: B batch, S sequence, D width of the language model, N patches, L text le
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from pixelvla_core.api import (
     check_cameras,
     local_folder,
 )
+from pixelvla_core.contract import Statistics
 
 from . import weights as files
 from .config import Pi0Options
@@ -36,7 +36,7 @@ from .processing import TEXT_SPANS, TextTokenizer, geometry, load_tokenizer, pix
 from .sampling import faster
 from .sizes import Sizes
 from .splice import captured, embedded, spliced
-from .state import ACTION, STATE, StateRule, action_statistics, read_statistics, state_step
+from .state import ACTION, STATE, StateRule, action_statistics, data_step, read_statistics, state_step
 from .surface import check_surface, check_version
 
 _VLM = r"model\.paligemma_with_expert\.paligemma\.model\."
@@ -75,12 +75,6 @@ def build(
     files.load(folder, policy)
     statistics = read_statistics(folder)
     step = state_step(folder, statistics, key=config.key, mean=config.state_mean, std=config.state_std)
-    if step is None and config.state:
-        warnings.warn(
-            f"No statistics of the robot's state lie beside the weights in {folder}, so pi0 reads states in their own "
-            "units. Give backbone.options.state_mean and state_std, or state: false.",
-            stacklevel=2,
-        )
     return Pi0Adapter(
         policy.eval(),
         tokenizer=load_tokenizer(folder, config.tokenizer),
@@ -140,6 +134,17 @@ class Pi0Adapter:
             tokenizer, length=policy.config.tokenizer_max_length, vocabulary=language.config.vocab_size
         )
         self.spec = self._described(tuple(cameras))
+
+    @property
+    def lacks_states(self) -> bool:
+        """Whether it reads states and has no statistics of them."""
+        return self.state.used and self.state.step is None
+
+    def take_states(self, statistics: Statistics) -> None:
+        """Normalise states by these, in pi0's way, unless the weights or the options brought their own."""
+        if self.lacks_states:
+            self.state = StateRule(data_step(statistics), width=self.state.width)
+            self.spec = self._described(self.spec.cameras)
 
     def _described(self, cameras: tuple[str, ...]) -> BackboneSpec:
         config, tower = self.module.config, self.vlm.paligemma.model.vision_tower

@@ -6,6 +6,8 @@ entry "proprio" is the state's.
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pixelvla_core.api import CheckpointError, UserError, read_json
+from pixelvla_core.contract import Statistics
 
 STATE, ACTION = "observation.state", "action"
 PREPROCESSOR, STATISTICS = "policy_preprocessor.json", "dataset_statistics.json"
@@ -33,6 +36,7 @@ class StateRule:
 
     def __init__(self, step: Any, *, width: int, used: bool = True) -> None:
         self.step, self.width, self.used = step, width, used
+        self.warned = False
 
     @property
     def dim(self) -> int | None:
@@ -62,16 +66,27 @@ class StateRule:
             )
         if self.step is not None:
             found = self._normalised(found, key)
+        elif not self.warned:
+            self._warn()
         return torch.nn.functional.pad(found, (0, self.width - len(found)))
+
+    def _warn(self) -> None:
+        self.warned = True
+        warnings.warn(
+            "The weights bring no statistics of the robot's state, so pi0 reads states in their own units. Training "
+            "takes them from its data; give backbone.options.state_mean and state_std for another robot's, or state: "
+            "false.",
+            stacklevel=4,
+        )
 
     def _normalised(self, found: Tensor, key: str) -> Tensor:
         from lerobot.processor import TransitionKey
 
         if len(found) != self.dim:
             raise UserError(
-                f"Sample {key or '(without a key)'} has a state of {len(found)} values, but the statistics beside the "
-                f"weights are of {self.dim}: another robot's. Give this robot's as backbone.options.state_mean and "
-                "state_std."
+                f"Sample {key or '(without a key)'} has a state of {len(found)} values, but the statistics by "
+                f"which pi0 reads states are of {self.dim}: another robot's. Give this robot's as "
+                "backbone.options.state_mean and state_std."
             )
         transition = {TransitionKey.OBSERVATION: {STATE: found}}
         return self.step(transition)[TransitionKey.OBSERVATION][STATE]
@@ -147,16 +162,43 @@ def state_step(
     return _mean_std(entries[name])
 
 
+def data_step(statistics: Statistics) -> Any:
+    """LeRobot's normaliser of the state from a dataset's statistics; values that never change there are centred only.
+
+    Divided by a deviation of zero, the least difference on a robot would be a huge number.
+    """
+    spans = zip(statistics.std, statistics.min, statistics.max, strict=True)
+    std = [deviation if high > low else 1.0 for deviation, low, high in spans]
+    return _mean_std({"mean": list(statistics.mean), "std": std})
+
+
 def _mean_std(entry: Mapping[str, Any]) -> Any:
-    """LeRobot's step by mean and standard deviation, pi0's rule."""
+    """LeRobot's step by mean and standard deviation, pi0's rule.
+
+    Raises:
+        UserError: they are not there, no numbers, or differ in length.
+    """
     from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature
     from lerobot.processor import NormalizerProcessorStep
 
-    stats = {STATE: {name: torch.tensor(entry[name]).float() for name in ("mean", "std")}}
+    values = [_numbers(entry.get(name)) for name in ("mean", "std")]
+    if not values[0] or len(values[0]) != len(values[1]) or min(values[1]) < 0:
+        raise UserError(
+            f"The statistics of the robot's state are {dict(entry)}; expected lists of finite numbers, `mean` and "
+            f"`std`, of one length, no `std` below 0. Correct the entry `proprio` in {STATISTICS} beside the weights, "
+            "or give backbone.options.state_mean and state_std."
+        )
+    stats = {STATE: {name: torch.tensor(value).float() for name, value in zip(("mean", "std"), values, strict=True)}}
     feature = PolicyFeature(type=FeatureType.STATE, shape=(len(entry["mean"]),))
     return NormalizerProcessorStep(
         features={STATE: feature}, norm_map={FeatureType.STATE: NormalizationMode.MEAN_STD}, stats=stats
     )
+
+
+def _numbers(values: Any) -> list[float]:
+    """A list of finite numbers; empty if it is none."""
+    good = isinstance(values, list | tuple) and all(isinstance(value, int | float) for value in values)
+    return [float(value) for value in values] if good and all(math.isfinite(value) for value in values) else []
 
 
 def _normaliser(folder: Path) -> Any:

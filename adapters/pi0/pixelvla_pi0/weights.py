@@ -7,6 +7,7 @@ are compared before a tensor is read.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -63,25 +64,48 @@ def read_config(folder: Path, changes: Mapping[str, Any], dtype: str) -> Any:
             f"{folder / CONFIG} is not what this LeRobot writes ({str(error).strip().splitlines()[0]}). Save the "
             "policy again with the installed LeRobot, or install the version that wrote it."
         ) from error
-    return changed(config, {**changes, "dtype": dtype}, [item.name for item in fields(PI0Config)])
+    return changed(config, changes, dtype, [item.name for item in fields(PI0Config)])
 
 
-def changed(config: Any, changes: Mapping[str, Any], known: list[str]) -> Any:
+def changed(config: Any, changes: Mapping[str, Any], dtype: str, known: list[str]) -> Any:
     """The config with other values.
 
     Raises:
-        UserError: a change names no field, or LeRobot refuses its value.
+        UserError: a change names no field, or a value cannot be.
     """
     for name in changes:
+        if name == "dtype":
+            raise UserError(
+                "backbone.options.policy has 'dtype', which is no field to change there: give backbone.dtype."
+            )
         if name not in known:
             raise UserError(f"backbone.options.policy has {name!r}, no field of PI0Config.{suggest(name, known)}")
     try:
-        config = replace(config, **changes)
+        config = replace(config, **{**changes, "dtype": dtype})
     except (ValueError, TypeError) as error:
         raise UserError(f"LeRobot refuses the fields in backbone.options.policy: {error}.") from error
     if isinstance(config.image_resolution, list):
         config.image_resolution = tuple(config.image_resolution)
+    for item in fields(config):
+        _check_value(item.name, getattr(config, item.name), item.default)
     return config
+
+
+def _check_value(name: str, value: Any, default: Any) -> None:
+    """Refuse what LeRobot takes without a look and stumbles over, or samples noise with, much later."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    expected, good = "", True
+    if isinstance(default, bool):
+        expected, good = "true or false", isinstance(value, bool)
+    elif isinstance(default, int):
+        expected, good = f"a whole number, at least {min(default, 1)}", whole and value >= min(default, 1)
+    elif isinstance(default, float):
+        expected, good = "a finite number", (whole or isinstance(value, float)) and math.isfinite(value)
+    if not good:
+        raise UserError(
+            f"{name} of this pi0 is {value!r}; expected {expected}. Correct it in backbone.options.policy if it stands "
+            f"there, or else in {CONFIG}."
+        )
 
 
 def _check_kind(folder: Path) -> None:
