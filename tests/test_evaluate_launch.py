@@ -64,6 +64,16 @@ def test_what_fails_to_import_leaves_the_rest_preloaded(tmp_path):
     assert json.loads(answer) == {"forked": True, "modules": ["wave"]}
 
 
+def test_files_in_the_working_directory_stand_for_no_library(tmp_path):
+    """Such as a user's own random.py, or another checkout of pixelvla."""
+    for name in ("wave", "pixelvla_core"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('this is not the one')")
+    command = [sys.executable, "-P", str(STANDINS / "launching.py"), "wave"]
+    environment = {**os.environ, "PYTHONPATH": str(STANDINS)}
+    answer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert json.loads(answer.stdout) == {"forked": True, "modules": ["wave"]}
+
+
 def test_workers_are_spawned_if_a_part_starts_threads_on_import(tmp_path):
     lines = ("import threading, time", "threading.Thread(target=time.sleep, args=(9999,), daemon=True).start()")
     (tmp_path / "threaded.py").write_text("\n".join(lines))

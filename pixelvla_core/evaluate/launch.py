@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
@@ -36,10 +37,11 @@ class Launcher:
         """Start a worker and return it with the parent's end of its connection."""
         if self.usable and self.threads in (None, _threads()):
             self.threads = _threads()
+            environment = dict(os.environ)
             with suppress(EOFError, ConnectionError), _told(setup.modules):
-                return _begin(multiprocessing.get_context("forkserver"), setup)
+                return _begin(multiprocessing.get_context("forkserver"), setup, environment)
             self.usable = False  # it ended while it imported
-        return _begin(multiprocessing.get_context("spawn"), setup)
+        return _begin(multiprocessing.get_context("spawn"), setup, dict(os.environ))
 
 
 def _threads() -> dict[str, str]:
@@ -48,21 +50,33 @@ def _threads() -> dict[str, str]:
 
 @contextmanager
 def _told(modules: tuple[str, ...]) -> Iterator[None]:
-    """Tell the server what to import, should it start now."""
+    """Tell the server what to import, should it start now, and from where.
+
+    Python would have it look into the working directory first, where a file of the user may have a library's name.
+    """
     multiprocessing.get_context("forkserver").set_forkserver_preload([preload.__name__])
-    os.environ[preload.VARIABLE] = " ".join((workers.__name__, *modules))
+    told = {
+        preload.VARIABLE: " ".join((workers.__name__, *modules)),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path),
+    }
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
     try:
         yield
     finally:
-        del os.environ[preload.VARIABLE]
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def _begin(context: ForkServerContext | SpawnContext, setup: Setup) -> tuple[Process, Connection]:
+def _begin(
+    context: ForkServerContext | SpawnContext, setup: Setup, environment: dict[str, str]
+) -> tuple[Process, Connection]:
+    """Start the process, and tell it the environment that it shall have and what it is to do."""
     ours, theirs = context.Pipe()
     with theirs:
         process = context.Process(target=workers.main, args=(theirs,), daemon=True)
         process.start()
-    environment = {name: value for name, value in os.environ.items() if name != preload.VARIABLE}
     with suppress(OSError):  # If the worker just died, its connection reports the end.
         ours.send(environment)
         ours.send(setup)
