@@ -61,7 +61,9 @@ def metadata(names: bool = True) -> SimpleNamespace:
         "observation.state": {"dtype": "float32", "shape": (8,), "names": None},
         "action": {"dtype": "float32", "shape": (DIM,), "names": [f"a{i}" for i in range(DIM)]},
     }
-    return SimpleNamespace(features=features, stats={"action": stats}, fps=5, repo_id="me/cups")
+    states = {name: np.full(8, value) for name, value in zip(stats, (0, 1, 2, 4, 8, 9), strict=True)}
+    both = {"action": stats, "observation.state": states}
+    return SimpleNamespace(features=features, stats=both, fps=5, repo_id="me/cups")
 
 
 def make(checkpoint: Path, **changes):
@@ -91,7 +93,8 @@ def test_lerobot_finds_the_policy_by_its_conventions():
 
 def test_without_prompts_it_is_lerobots_pi0_to_the_last_bit(wrapped):
     policy, stock, given = make(wrapped["pi0"]), tiny_pi0.stock(wrapped["pi0_base"]), batch()
-    policy.model.contract = None  # LeRobot's own processors normalise around its policy
+    # LeRobot's own processors normalise actions and states around its policy.
+    policy.model.contract = policy.model.backbone.state.step = None
     stock.requires_grad_(False)
     policy.eval()
     torch.manual_seed(3)
@@ -223,6 +226,16 @@ def test_actions_are_scaled_by_the_contract_of_the_data(wrapped):
     given = seen(batch(1))
     raw = policy.model.predict(policy.model.collate(to_samples(given, ["front"]), train=False))
     assert torch.allclose(policy.predict_action_chunk(given), contract.unnormalize(raw))
+
+
+def test_states_are_read_by_the_datas_statistics_and_so_they_are_when_it_is_loaded(wrapped, tmp_path):
+    policy = make(wrapped["pi0"])
+    assert policy.model.contract.state.mean == (2.0,) * 8
+    policy.save_pretrained(tmp_path / "saved")
+    for found in (policy, type(policy).from_pretrained(tmp_path / "saved")):
+        sample = to_samples({**seen(batch(1)), "observation.state": torch.full((1, 8), 10.0)}, ["front"])
+        assert torch.allclose(found.model.collate(sample, train=False).inputs["state"][0, :8], torch.full((8,), 2.0))
+    assert make(wrapped["third_party"]).model.contract.state is None
 
 
 def test_a_run_is_exported_with_processors_that_lerobot_loads(wrapped, tmp_path):

@@ -139,6 +139,14 @@ def test_a_run_that_goes_on_and_one_that_starts_from_it_read_states_alike(base, 
         assert torch.equal(inputs(loaded), inputs(first))
 
 
+def test_a_start_that_has_learned_states_as_they_are_goes_on_so(base, tmp_path):
+    start = tmp_path / "run"
+    trained(base, start, "data.options.first=4")
+    loaded = trained(base, tmp_path / "other", f"start={start}")
+    assert loaded.model.contract.state is None
+    assert torch.equal(inputs(loaded), torch.full((STATE,), 5.0))
+
+
 @pytest.mark.parametrize(
     "override", ["backbone.options.state=false", "backbone.options.state_mean=[1,1,1,1,1]", "data.options.first=4"]
 )

@@ -218,6 +218,9 @@ def test_states(base):
         collated(base, state=np.zeros(33, np.float32))
     with pytest.raises(UserError, match="has no state"):
         collated(base, state=None)
+    for state in (np.full(8, np.nan), np.array([0, np.inf]), "left", [[1, 2], [3]]):
+        with pytest.raises(UserError, match=r"has the state .* expected finite numbers"):
+            collated(base, state=state)
     off = Pi0Options(state=False)
     assert not collated(base, off, state=None).inputs["state"].any()
     assert not collated(base, off, state=np.ones(33)).inputs["state"].any()
@@ -319,10 +322,18 @@ def test_statistics_of_states_that_cannot_be(entry, folder):
         ("min_period", "short", "a finite number"),
         ("use_relative_actions", 1, "true or false"),
         ("dtype", "float16", "give backbone.dtype"),
+        ("rtc_config", {"enable": True}, "LeRobot refuses the fields"),
+        ("rtc_config", {"enabled": "perhaps"}, "Couldn't parse 'perhaps' into a bool"),
     ],
 )
 def test_fields_of_lerobots_config_are_checked_when_it_is_read(field, value, words, base):
     assert words in refused(base, Pi0Options(policy={field: value}))
+
+
+def test_a_field_that_is_a_mapping_becomes_what_lerobot_makes_of_it(base):
+    adapter = build(Pi0Options(policy={"rtc_config": {"enabled": True, "execution_horizon": 2}}), weights=str(base))
+    assert adapter.module.config.rtc_config.execution_horizon == 2
+    assert adapter.module.rtc_processor is not None
 
 
 def test_a_config_that_samples_nothing_is_refused(folder):

@@ -44,6 +44,12 @@ class Beginning:
         """Whether a stage has trained it; what ``pixelvla wrap`` writes is untrained."""
         return self.manifest.step > 0 or bool(self.manifest.stages)
 
+    @property
+    def reads_states_as_they_are(self) -> bool:
+        """Whether it was trained without statistics of states, and so has learned them in their own units."""
+        contract = read_contract(self.folder)
+        return self.trained and contract is not None and contract.state is None
+
     def contract(self, data: ActionContract) -> tuple[ActionContract, list[str]]:
         """The new run's action contract, and what to tell of it; see ``begin_contract``."""
         changes = self.recipe.start_changes

@@ -182,7 +182,9 @@ def _model(
     beginning = Beginning.of(recipe)
     contract, said = beginning.contract(dataset.contract())
     model = assemble(recipe, contract=contract, registry=registry)
-    said = [f"Starting with the weights of {recipe.start}.", *said, *_take_states(model, dataset)]
+    said = [f"Starting with the weights of {recipe.start}.", *said]
+    if not beginning.reads_states_as_they_are:
+        said += _take_states(model, dataset)
     return model, beginning.load(model, registry), said
 
 

@@ -49,7 +49,7 @@ class StateRule:
         """One sample's state as float32[width].
 
         Raises:
-            UserError: the sample has no state, or one with more values than the model reads.
+            UserError: the sample has no state, one that is not finite numbers, or more values than the model reads.
         """
         if not self.used:
             return torch.zeros(self.width)
@@ -58,7 +58,7 @@ class StateRule:
                 f"Sample {key or '(without a key)'} has no state, but pi0 reads one. Take data with "
                 "observation.state, or set backbone.options.state=false, and the expert reads zeros."
             )
-        found = torch.as_tensor(state).float().flatten()
+        found = _finite(state, key)
         if len(found) > self.width:
             raise UserError(
                 f"Sample {key or '(without a key)'} has a state of {len(found)} values; pi0 reads {self.width} at "
@@ -90,6 +90,20 @@ class StateRule:
             )
         transition = {TransitionKey.OBSERVATION: {STATE: found}}
         return self.step(transition)[TransitionKey.OBSERVATION][STATE]
+
+
+def _finite(state: Any, key: str) -> Tensor:
+    """One sample's values, float32; a single one that is not finite would make every action so."""
+    try:
+        found = torch.as_tensor(state).float().flatten()
+    except (TypeError, ValueError, RuntimeError):
+        found = torch.tensor([torch.nan])
+    if not torch.isfinite(found).all():
+        raise UserError(
+            f"Sample {key or '(without a key)'} has the state {state!r}; expected finite numbers. Look at the sensor "
+            "or the data, or set backbone.options.state=false, and the expert reads zeros."
+        )
+    return found
 
 
 def read_statistics(folder: Path | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ from pixelvla_core.api import (
     read_json,
     tensor_headers,
 )
-from pixelvla_core.errors import suggest
+from pixelvla_core.errors import sentence, suggest
 from pixelvla_core.files import atomic_folder
 
 from .sizes import FILE, Sizes, resized
@@ -73,6 +73,8 @@ def changed(config: Any, changes: Mapping[str, Any], dtype: str, known: list[str
     Raises:
         UserError: a change names no field, or a value cannot be.
     """
+    from draccus.utils import DecodingError
+
     for name in changes:
         if name == "dtype":
             raise UserError(
@@ -80,15 +82,25 @@ def changed(config: Any, changes: Mapping[str, Any], dtype: str, known: list[str
             )
         if name not in known:
             raise UserError(f"backbone.options.policy has {name!r}, no field of PI0Config.{suggest(name, known)}")
+    hints = get_type_hints(type(config))
     try:
-        config = replace(config, **{**changes, "dtype": dtype})
-    except (ValueError, TypeError) as error:
-        raise UserError(f"LeRobot refuses the fields in backbone.options.policy: {error}.") from error
+        given = {name: _decoded(hints[name], value) for name, value in changes.items()}
+        config = replace(config, **{**given, "dtype": dtype})
+    except (ValueError, TypeError, DecodingError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"LeRobot refuses the fields in backbone.options.policy: {sentence(reason)}") from error
     if isinstance(config.image_resolution, list):
         config.image_resolution = tuple(config.image_resolution)
     for item in fields(config):
         _check_value(item.name, getattr(config, item.name), item.default)
     return config
+
+
+def _decoded(hint: Any, value: Any) -> Any:
+    """A mapping as what LeRobot makes of it in config.json, such as `rtc_config`; other values as they are."""
+    import draccus
+
+    return draccus.decode(hint, dict(value)) if isinstance(value, Mapping) else value
 
 
 def _check_value(name: str, value: Any, default: Any) -> None:

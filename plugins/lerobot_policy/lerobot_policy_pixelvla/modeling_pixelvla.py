@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lerobot.configs import PreTrainedConfig
@@ -16,12 +17,15 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor
 
 from pixelvla_core import checkpoint
-from pixelvla_core.api import PluginManager, UserError
-from pixelvla_core.contract import ActionContract
+from pixelvla_core.api import PluginManager, StateBackbone, UserError
+from pixelvla_core.contract import ActionContract, Statistics
 from pixelvla_core.contract.infer import declared_facts
 
 from .configuration_pixelvla import PixelVLAConfig
 from .observation import to_samples
+
+if TYPE_CHECKING:
+    from pixelvla_core.model.pixelvla import PixelVLA
 
 FOLDER = "pixelvla"
 """Where in a policy's folder the checkpoint lies."""
@@ -32,7 +36,8 @@ class PixelVLAPolicy(PreTrainedPolicy):
 
     Args:
         config: Names the checkpoint.
-        dataset_meta: LeRobot's metadata; gives the action contract if the checkpoint has none yet.
+        dataset_meta: LeRobot's metadata; gives the action contract if the checkpoint has none yet, and with it the
+            statistics of states if the base has none.
 
     Raises:
         UserError: no checkpoint is named, its chunk is another one, or an override is none for a finished model.
@@ -53,6 +58,7 @@ class PixelVLAPolicy(PreTrainedPolicy):
         self._check_chunk()
         if self.model.contract is None and dataset_meta is not None:
             self.model.contract = contract_of(dataset_meta, self.model.camera)
+            take_states(self.model, dataset_meta)
         self.model.train_only(config.train_groups)
         self.reset()
 
@@ -152,6 +158,17 @@ class PixelVLAPolicy(PreTrainedPolicy):
         found.checkpoint = str(folder / FOLDER)
         policy = cls(found, dataset_meta=given.get("dataset_meta"))
         return policy.to(found.device).eval()
+
+
+def take_states(model: PixelVLA, meta: Any) -> None:
+    """Give a LeRobot dataset's statistics of states to a base that lacks them; they travel in the action contract."""
+    backbone, contract, entry = model.backbone, model.contract, meta.stats.get("observation.state", {})
+    known = all(field.name in entry for field in fields(Statistics))
+    if contract is None or not known or not isinstance(backbone, StateBackbone) or not backbone.lacks_states:
+        return
+    found = Statistics.from_json({name: torch.as_tensor(value).flatten().tolist() for name, value in entry.items()})
+    backbone.take_states(found)
+    model.contract = replace(contract, state=found)
 
 
 def contract_of(meta: Any, camera: str) -> ActionContract:
