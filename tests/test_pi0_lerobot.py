@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -149,7 +151,7 @@ def test_an_exported_policy_learns_nothing_until_groups_are_named(tmp_path):
     config.pretrained_path = out
     policy = make_policy(config, ds_meta=metadata())
     assert not any(parameter.requires_grad for parameter in policy.parameters())
-    with pytest.raises(UserError, match=r"--policy\.train_groups='\[pixel,prompt\]'"):
+    with pytest.raises(UserError, match=r'--policy\.train_groups=\["pixel","prompt"\]'):
         policy.get_optim_params()
 
     config.train_groups = ["pixel", "llm"]
@@ -254,6 +256,18 @@ def test_a_run_is_exported_with_processors_that_lerobot_loads(wrapped, tmp_path)
     assert not torch.equal(action, other)
     with pytest.raises(UserError, match="exists"):
         export(wrapped["pi0"], out)
+
+
+@pytest.mark.parametrize("page", ["lerobot_policy", "pi0"])
+def test_the_lists_that_the_documentation_gives_are_read_beside_a_path(page, tmp_path):
+    """LeRobot reads a policy's options as JSON there, and as YAML elsewhere."""
+    make_policy_config("pixelvla", device="cpu")._save_pretrained(tmp_path)
+    text = (Path(__file__).parents[1] / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    found = re.findall(r"--policy\.(\w+)='(\[.+?\])'", text)
+    assert found
+    for name, value in found:
+        config = PreTrainedConfig.from_pretrained(tmp_path, cli_overrides=[f"--{name}={value}"])
+        assert getattr(config, name) == json.loads(value)
 
 
 def test_mistakes_are_one_paragraph(wrapped):

@@ -11,6 +11,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).with_name("standins")))
 import tiny_pi0
+from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import get_policy_class, make_policy_config
 from lerobot.utils.import_utils import register_third_party_plugins
 from pixelvla_third_party.adapter import build as build_third_party
@@ -129,6 +130,9 @@ def test_lerobots_policy_is_switched_too_and_stays_so_when_saved(wrapped, tmp_pa
     policy.save_pretrained(tmp_path / "saved")
     again = type(policy).from_pretrained(tmp_path / "saved")
     assert again.config.overrides == [FAST]
+    given = PreTrainedConfig.from_pretrained(tmp_path / "saved", cli_overrides=[f'--overrides=["{FEW}"]'])
+    few = type(policy).from_pretrained(tmp_path / "saved", config=given)
+    assert few.model.base.config.num_inference_steps == 2
     assert again.model.backbone.sampler == "fast"
 
 

@@ -84,7 +84,8 @@ class PixelVLAPolicy(PreTrainedPolicy):
         if not found:
             raise UserError(
                 "Nothing in this policy learns: its train_groups are empty. Name the groups that shall, such as "
-                "--policy.train_groups='[pixel,prompt]', or lora and head where the checkpoint has them."
+                '--policy.train_groups=["pixel","prompt"] (in quotes of your shell), or lora and head where the '
+                "checkpoint has them."
             )
         return found
 
