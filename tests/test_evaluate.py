@@ -152,6 +152,13 @@ def test_another_protocol_in_the_same_folder_is_refused(reaching, tmp_path):
         measure(replace(plan, method={"segmenter": "grabcut"}), quiet=True)
 
 
+def test_an_evaluation_that_failed_before_its_first_episode_is_not_in_the_way(reaching, tmp_path):
+    plan = make_plan(reaching, tmp_path, episodes=1)
+    (tmp_path / "protocol.json").write_text(json.dumps({"world": plan.world, "method": {"segmenter": "grabcut"}}))
+    assert measure(plan, quiet=True).records
+    assert json.loads((tmp_path / "protocol.json").read_text())["method"] == {"segmenter": "oracle"}
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"world": {}}'])
 def test_a_damaged_protocol_is_one_paragraph(content, reaching, tmp_path):
     plan = make_plan(reaching, tmp_path, episodes=1)

@@ -66,9 +66,9 @@ def measure(plan: Plan, *, quiet: bool = False) -> Results:
     out = plan.setup.out
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
-        _check_protocol(plan, out / PROTOCOL)
         journal = Journal(out / "episodes.jsonl")
         found = journal.read()
+        _check_protocol(plan, out / PROTOCOL, begun=bool(found))
         done = {record.job.key for record in found}
         todo = [job for job in plan.jobs if job.key not in done]
         start, started = time.perf_counter(), datetime.now(UTC)
@@ -83,13 +83,13 @@ def measure(plan: Plan, *, quiet: bool = False) -> Results:
     return results
 
 
-def _check_protocol(plan: Plan, path: Path) -> None:
-    """Refuse to add to a folder whose episodes were run otherwise."""
+def _check_protocol(plan: Plan, path: Path, *, begun: bool) -> None:
+    """Refuse to add to a folder whose episodes were run otherwise; one where none has finished begins anew."""
     protocol = json.loads(json.dumps({"world": plan.world, "method": plan.method}))
-    if not path.exists():
+    found = _read_protocol(path) if path.exists() else {}
+    if not begun or not found:
         write_json(path, protocol)
         return
-    found = _read_protocol(path)
     for part, wanted in protocol.items():
         files.check_same(
             part, found[part], wanted, f"{path.parent} already has episodes. Give another --out, or delete it."
