@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lerobot.configs import PreTrainedConfig
@@ -23,9 +23,6 @@ from pixelvla_core.contract.infer import declared_facts
 
 from .configuration_pixelvla import PixelVLAConfig
 from .observation import to_samples
-
-if TYPE_CHECKING:
-    from pixelvla_core.model.pixelvla import PixelVLA
 
 FOLDER = "pixelvla"
 """Where in a policy's folder the checkpoint lies."""
@@ -161,7 +158,7 @@ class PixelVLAPolicy(PreTrainedPolicy):
         return policy.to(found.device).eval()
 
 
-def take_states(model: PixelVLA, meta: Any) -> None:
+def take_states(model: Any, meta: Any) -> None:
     """Give a LeRobot dataset's statistics of states to a base that lacks them; they travel in the action contract."""
     backbone, contract, entry = model.backbone, model.contract, meta.stats.get("observation.state", {})
     known = all(field.name in entry for field in fields(Statistics))
