@@ -18,6 +18,11 @@ KINDS = {
     "action_head": "pixelvla_action_heads",
     "segmenter": "pixelvla_segmenters",
     "tracker": "pixelvla_trackers",
+    "detector": "pixelvla_detectors",
+    "reasoner": "pixelvla_reasoners",
+    "gripper_finder": "pixelvla_gripper_finders",
+    "recording": "pixelvla_recordings",
+    "runner": "pixelvla_runners",
     "dataset": "pixelvla_datasets",
     "environment": "pixelvla_environments",
 }

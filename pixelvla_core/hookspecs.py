@@ -51,6 +51,31 @@ def pixelvla_trackers() -> list[Component]:
 
 
 @hookspec
+def pixelvla_detectors() -> list[Component]:
+    """From an image and a text to boxes."""
+
+
+@hookspec
+def pixelvla_reasoners() -> list[Component]:
+    """From an instruction to the object that is to be grasped."""
+
+
+@hookspec
+def pixelvla_gripper_finders() -> list[Component]:
+    """From the frames on which grippers close to masks of the gripper."""
+
+
+@hookspec
+def pixelvla_recordings() -> list[Component]:
+    """Episodes as they were recorded, to be annotated."""
+
+
+@hookspec
+def pixelvla_runners() -> list[Component]:
+    """Where and how the tasks of an annotation are carried out."""
+
+
+@hookspec
 def pixelvla_datasets() -> list[Component]:
     """Sources of training samples."""
 

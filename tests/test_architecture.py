@@ -27,6 +27,7 @@ PUBLIC = {
     "component",
     "errors",
     "files",
+    "annotate",
     "annotations",
     "checkpoint",
     "contract",

@@ -50,6 +50,26 @@ class Acme:
         return [component("acme-tracker")]
 
     @hookimpl
+    def pixelvla_detectors(self) -> list[Component]:
+        return [component("acme-detector")]
+
+    @hookimpl
+    def pixelvla_reasoners(self) -> list[Component]:
+        return [component("acme-reasoner")]
+
+    @hookimpl
+    def pixelvla_gripper_finders(self) -> list[Component]:
+        return [component("acme-gripper-finder")]
+
+    @hookimpl
+    def pixelvla_recordings(self) -> list[Component]:
+        return [component("acme-recording")]
+
+    @hookimpl
+    def pixelvla_runners(self) -> list[Component]:
+        return [component("acme-runner")]
+
+    @hookimpl
     def pixelvla_datasets(self) -> list[Component]:
         return [component("acme-dataset")]
 
@@ -102,6 +122,26 @@ def test_pixelvla_segmenters(manager):
 
 def test_pixelvla_trackers(manager):
     assert manager.registry.get("tracker", "acme-tracker") == component("acme-tracker")
+
+
+def test_pixelvla_detectors(manager):
+    assert manager.registry.get("detector", "acme-detector") == component("acme-detector")
+
+
+def test_pixelvla_reasoners(manager):
+    assert manager.registry.get("reasoner", "acme-reasoner") == component("acme-reasoner")
+
+
+def test_pixelvla_gripper_finders(manager):
+    assert manager.registry.get("gripper_finder", "acme-gripper-finder") == component("acme-gripper-finder")
+
+
+def test_pixelvla_recordings(manager):
+    assert manager.registry.get("recording", "acme-recording") == component("acme-recording")
+
+
+def test_pixelvla_runners(manager):
+    assert manager.registry.get("runner", "acme-runner") == component("acme-runner")
 
 
 def test_pixelvla_datasets(manager):

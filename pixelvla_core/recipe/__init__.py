@@ -11,17 +11,20 @@ from pixelvla_core.recipe.compose import (
     split_arguments,
     to_yaml,
 )
-from pixelvla_core.recipe.schema import Action, Backbone, Evaluate, Log, Lora, Part, Recipe, Stage
+from pixelvla_core.recipe.schema import Action, Annotate, Backbone, Evaluate, Filters, Log, Lora, Part, Recipe, Stage, Video
 
 __all__ = [
     "Action",
+    "Annotate",
     "Backbone",
     "Evaluate",
+    "Filters",
     "Log",
     "Lora",
     "Part",
     "Recipe",
     "Stage",
+    "Video",
     "compose",
     "configure",
     "find_recipes",

@@ -24,6 +24,13 @@ PARTS: Mapping[str, str] = {
     "evaluate.env": "environment",
     "evaluate.segmenter": "segmenter",
     "evaluate.tracker": "tracker",
+    "annotate.recording": "recording",
+    "annotate.gripper": "gripper_finder",
+    "annotate.reasoner": "reasoner",
+    "annotate.detector": "detector",
+    "annotate.segmenter": "segmenter",
+    "annotate.tracker": "tracker",
+    "annotate.runner": "runner",
 }
 """Where a recipe names a part, and the kind of that part."""
 

@@ -213,6 +213,100 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Video:
+    """The discrete video: the frames on which grippers close, in an order in which neighbours look alike.
+
+    Attributes:
+        chunk: frames that are tracked through at once, which bounds the memory.
+        overlap: frames at the start of a chunk that are the last ones of the chunk before it, to compare the two.
+        context: further frames of each episode, for finders that look at what moves.
+    """
+
+    chunk: int = 256
+    overlap: int = 16
+    context: int = 4
+
+    def __post_init__(self) -> None:
+        check_at_least("chunk", self.chunk, 1)
+        check_at_least("overlap", self.overlap, 0)
+        check_at_least("context", self.context, 0)
+        check(self.overlap < self.chunk, f"overlap is {self.overlap}; expected less than chunk, {self.chunk}")
+
+
+@dataclass(frozen=True)
+class Filters:
+    """When a mask is thrown away. Areas are fractions of the image.
+
+    Attributes:
+        min_area, max_area: of the mask on the first frame; a smaller one is tiny, a larger one huge.
+        min_whole: share of the mask that its largest piece must have; below, it is fragmented.
+        min_inside: share of the mask that must lie in the region proposal.
+        min_score: of the detection's box.
+        max_change: greatest factor between a mask's area and that of the frame before it, either way.
+    """
+
+    min_area: float = 0.0003
+    max_area: float = 0.2
+    min_whole: float = 0.6
+    min_inside: float = 0.3
+    min_score: float = 0.25
+    max_change: float = 4.0
+
+    def __post_init__(self) -> None:
+        for name in ("min_area", "max_area", "min_whole", "min_inside", "min_score"):
+            check(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}; expected 0 to 1")
+        check(self.min_area < self.max_area, f"min_area is {self.min_area}; expected less than max_area")
+        check_at_least("max_change", self.max_change, 1)
+
+
+@dataclass(frozen=True)
+class Annotate:
+    """The annotation pipeline (section 4.2 of the paper).
+
+    Attributes:
+        recording: what reads the dataset. camera: which camera is annotated.
+        episodes: only these; empty for all.
+        profile: what gripper values mean: fractal, bridge, libero or tabletop; inferred from the data if not given.
+        video: how the frames on which grippers close are put together.
+        gripper: what finds the gripper on them.
+        margin: by which the gripper's box is enlarged to the region proposal, as a fraction of its longer side.
+        reasoner: from the instruction to the object. detector: from its name to boxes. segmenter: from boxes to masks.
+        tracker: the mask through time; without one only the first frame is annotated.
+        points, lines: how many of each are stored with a mask.
+        batch: images that a model is given at once.
+        filters: what is thrown away.
+        runner: where the tasks run. episodes_per_shard: how many go into one file and one task.
+        seed: of the points and lines, together with the episode.
+    """
+
+    recording: Part = field(default_factory=lambda: Part("lerobot"))
+    camera: str = "front"
+    episodes: list[int] = field(default_factory=list)
+    profile: str | None = None
+    video: Video = field(default_factory=Video)
+    gripper: Part | None = None
+    margin: float = 0.2
+    reasoner: Part | None = None
+    detector: Part | None = None
+    segmenter: Part | None = None
+    tracker: Part | None = None
+    points: int = 1
+    lines: int = 1
+    batch: int = 16
+    filters: Filters = field(default_factory=Filters)
+    runner: Part = field(default_factory=lambda: Part("local"))
+    episodes_per_shard: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_at_least("margin", self.margin, 0)
+        for name in ("points", "lines", "seed"):
+            check_at_least(name, getattr(self, name), 0)
+        for name in ("batch", "episodes_per_shard"):
+            check_at_least(name, getattr(self, name), 1)
+
+
+@dataclass(frozen=True)
 class Log:
     """Where the curves of training go, by the names that Accelerate knows."""
 
@@ -243,6 +337,7 @@ class Recipe:
     stages: dict[str, Stage] = field(default_factory=dict)
     run: list[str] = field(default_factory=list)
     evaluate: Evaluate = field(default_factory=Evaluate)
+    annotate: Annotate | None = None
     log: Log = field(default_factory=Log)
 
     def __post_init__(self) -> None:

@@ -1,0 +1,3 @@
+"""What this distribution offers."""
+
+from __future__ import annotations
