@@ -169,7 +169,7 @@ def test_pixelvla_commands(manager, capsys):
 
 def test_every_kind_has_its_hook_and_every_hook_fits_on_one_screen():
     assert set(KINDS.values()) | {"pixelvla_weights", "pixelvla_recipe_dirs", "pixelvla_commands"} == set(HOOKS)
-    assert len(inspect.getsource(hookspecs).splitlines()) < 90
+    assert len(inspect.getsource(hookspecs).splitlines()) < 110
 
 
 @pytest.mark.parametrize("name", HOOKS)

@@ -88,3 +88,16 @@ class LeRobotConfig:
             from pixelvla_core.data.prompting import PromptMix  # needs NumPy, which listing commands does not
 
             PromptMix(self.prompts)
+
+
+@dataclass(frozen=True)
+class RecordingConfig:
+    """Options of the recording ``lerobot``.
+
+    Attributes:
+        revision: of the dataset on the Hub.
+        cache: folder for what can be made again; the user's cache folder by default.
+    """
+
+    revision: str | None = None
+    cache: str | None = None

@@ -24,6 +24,18 @@ def pixelvla_datasets() -> list[Component]:
 
 
 @hookimpl
+def pixelvla_recordings() -> list[Component]:
+    return [
+        Component(
+            name="lerobot",
+            target="pixelvla_lerobot.recording:LeRobotRecording",
+            config="pixelvla_lerobot.config:RecordingConfig",
+            summary="A LeRobotDataset v3, from a folder or the Hub, to be annotated",
+        )
+    ]
+
+
+@hookimpl
 def pixelvla_commands(cli: click.Group) -> None:
     from pixelvla_lerobot.commands import annotations_group, data_group
 

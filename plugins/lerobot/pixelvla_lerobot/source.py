@@ -124,9 +124,9 @@ class Source:
         features, columns = self.info["features"], self.columns
         return infer_contract(
             columns.actions_NA,
-            names=config.action_names or _names(features[ACTION]),
+            names=config.action_names or feature_names(features[ACTION]),
             state=columns.state_NS,
-            state_names=_names(features[STATE]) if STATE in features else (),
+            state_names=feature_names(features[STATE]) if STATE in features else (),
             gripper_open=config.gripper_open,
             gripper_closed=config.gripper_closed,
             rotation=config.rotation,
@@ -249,7 +249,7 @@ def _first_line(error: Exception) -> str:
     return f"{str(error).strip().splitlines()[0].rstrip('.')}." if str(error).strip() else ""
 
 
-def _names(feature: dict[str, Any]) -> tuple[str, ...]:
+def feature_names(feature: dict[str, Any]) -> tuple[str, ...]:
     """Names of a feature's dimensions; LeRobot stores a list, a mapping of groups to lists, or nothing."""
     names = feature.get("names")
     if isinstance(names, dict):
