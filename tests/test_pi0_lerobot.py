@@ -201,6 +201,87 @@ def test_what_was_marked_comes_back_from_the_keys():
     assert np.array_equal(sample.images["front"], tiny_pi0.samples(1)[0].images["front"])
 
 
+def points(*rows: list[float]) -> dict[str, torch.Tensor]:
+    return {"observation.prompts.front.points": torch.tensor([rows])}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"task": ["pick"]}, "2 by its images, 1 by its tasks"),
+        ({"observation.state": torch.zeros(1, 8)}, r"observation.state is float32\[1, 8\]; expected 2 rows"),
+        ({"observation.state": torch.zeros(8)}, "expected 2 rows"),
+        ({"observation.images.front": torch.zeros(2, 4, 4, 3)}, r"float32\[2, 4, 4, 3\]; expected float\[B, 3, height"),
+        ({"observation.images.front": torch.zeros(3, 4, 4)}, r"expected float\[B, 3, height"),
+        ({"observation.images.front": torch.full((2, 3, 4, 4), 255.0)}, "from 255 to 255.*by 255"),
+        ({"observation.images.front": torch.full((2, 3, 4, 4), torch.nan)}, "from nan to nan"),
+        ({"observation.images.front": "a picture"}, "is of type str; expected a tensor"),
+        (points([0.3, 0.4, 1.0]), r"points is float32\[1, 1, 3\]; expected \[2, K, 3\], or \[K, 3\] for every row"),
+        ({"observation.prompts.front.points": torch.zeros(2, 1, 2)}, r"expected \[2, K, 3\]"),
+        ({"observation.prompts.front.points": torch.zeros(3)}, r"expected \[2, K, 3\]"),
+        ({"observation.prompts.front.points": torch.tensor([[0.3, 0.4, 2.0]])}, "labels other than 1 and 0"),
+        ({"observation.prompts.front.points": torch.tensor([[0.3, torch.nan, 1.0]])}, "only some are NaN"),
+        ({"observation.prompts.front.boxes": torch.zeros(2, 1, 3)}, r"expected \[2, K, 4\]"),
+        ({"observation.prompts.front.lines": torch.zeros(2, 2)}, r"expected \[2, K, V, 2\]"),
+        ({"observation.prompts.front.masks": torch.ones(4, 4)}, r"expected \[2, K, height, width\]"),
+        ({"observation.prompts.front.masks": torch.full((1, 4, 4), 0.5)}, "other than 0 and 1. Threshold"),
+        ({"observation.masks.front": torch.full((1, 4, 4), torch.nan)}, "other than 0 and 1"),
+        ({"observation.prompts.front.point": torch.zeros(1, 3)}, "Did you mean 'points'"),
+        ({"observation.prompts.fornt.points": torch.zeros(1, 3)}, "no camera 'fornt'.*Did you mean 'front'"),
+        ({"observation.masks.top": torch.ones(1, 4, 4)}, "no camera 'top'.*rename_map"),
+        ({"action": torch.zeros(2, 7)}, r"expected float\[2, steps, values\]"),
+        ({"action": torch.full((2, HORIZON, DIM), torch.inf)}, "NaN or infinite"),
+        ({"action": torch.zeros(2, HORIZON, DIM), "action_is_pad": torch.zeros(2, 1)}, r"expected bool\[2, "),
+    ],
+)
+def test_keys_that_do_not_hold_what_they_should_are_named(change, words):
+    given = {"observation.images.front": torch.zeros(2, 3, 4, 4), "task": ["pick", "place"], **change}
+    with pytest.raises(DataError, match=words):
+        to_samples(given, ["front"])
+
+
+def test_a_batch_of_another_size_than_the_second_cameras_is_refused():
+    given = {f"observation.images.{name}": torch.zeros(rows, 3, 4, 4) for name, rows in (("front", 2), ("wrist", 1))}
+    with pytest.raises(DataError, match=r"images.wrist is uint8\[1, 4, 4, 3\]; expected 2 rows"):
+        to_samples({**given, "task": "pick"}, ["front", "wrist"])
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_other_dtypes_and_eight_bits_say_the_same(kind):
+    pixels = torch.arange(48, dtype=torch.uint8).view(1, 3, 4, 4)
+    marks = torch.tensor([[0.25, 0.5, 1.0]], dtype=kind)
+    given = {"observation.images.front": pixels, "observation.prompts.front.points": marks, "task": "pick"}
+    (sample,) = to_samples(given, ["front"])
+    assert np.array_equal(sample.images["front"], pixels[0].permute(1, 2, 0).numpy())
+    assert sample.prompts == {"front": (Point(0.25, 0.5),)}
+    plain = to_samples({**given, "observation.images.front": pixels.float() / 255}, ["front"])
+    assert np.array_equal(plain[0].images["front"], sample.images["front"])
+
+
+def test_a_camera_that_the_checkpoint_leaves_out_may_have_masks():
+    images = {f"observation.images.{name}": torch.zeros(1, 3, 4, 4) for name in ("front", "top")}
+    (sample,) = to_samples({**images, "observation.masks.top": torch.ones(1, 4, 4), "task": "pick"}, ["front"])
+    assert sample.masks == {}
+
+
+def test_groups_that_the_checkpoint_lacks_are_named_with_those_it_has(wrapped, tmp_path):
+    wrap("pi0", str(wrapped["pi0_base"]), tmp_path / "bare", ["head/native"])
+    with pytest.raises(UserError, match=r"which this checkpoint does not fit.*What it has is .*llm.*train_groups=\["):
+        make(tmp_path / "bare")
+    assert make(tmp_path / "bare", train_groups=["expert"]).get_optim_params()
+    with pytest.raises(UserError, match="Did you mean 'pixel'"):
+        make(wrapped["pi0"], train_groups=["pixl"])
+
+
+def test_a_running_chunk_is_not_handed_to_other_rows(wrapped):
+    policy = make(wrapped["third_party"])
+    policy.select_action(seen(batch(2)))
+    with pytest.raises(UserError, match=r"of 2 rows, the batch of 1. Call reset"):
+        policy.select_action(seen(batch(1)))
+    policy.reset()
+    assert policy.select_action(seen(batch(1))).shape == (1, DIM)
+
+
 def test_select_action_hands_out_a_chunk_step_by_step(wrapped):
     policy, given = make(wrapped["third_party"]), seen(batch(2))
     chunk = policy.predict_action_chunk(given)
@@ -217,6 +298,8 @@ def test_losses_of_single_samples(wrapped):
     rows, _ = policy.forward(given, reduction="none")
     assert rows.shape == (3,)
     assert rows.mean().item() == pytest.approx(policy.forward(given)[0].item(), rel=1e-5)
+    with pytest.raises(UserError, match="reduction is 'sum'"):
+        policy.forward(given, reduction="sum")
 
 
 def test_actions_are_scaled_by_the_contract_of_the_data(wrapped):

@@ -17,12 +17,13 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor
 
 from pixelvla_core import checkpoint
-from pixelvla_core.api import PluginManager, StateBackbone, UserError
+from pixelvla_core.api import PluginManager, RecipeError, StateBackbone, UserError
 from pixelvla_core.contract import ActionContract, Statistics
 from pixelvla_core.contract.infer import declared_facts
+from pixelvla_core.model.freeze import OTHER, parameters
 
 from .configuration_pixelvla import PixelVLAConfig
-from .observation import to_samples
+from .observation import rows_of, to_samples
 
 FOLDER = "pixelvla"
 """Where in a policy's folder the checkpoint lies."""
@@ -56,7 +57,7 @@ class PixelVLAPolicy(PreTrainedPolicy):
         if self.model.contract is None and dataset_meta is not None:
             self.model.contract = contract_of(dataset_meta, self.model.camera)
             take_states(self.model, dataset_meta)
-        self.model.train_only(config.train_groups)
+        self._choose(config.train_groups)
         self.reset()
 
     def _check_chunk(self) -> None:
@@ -66,6 +67,17 @@ class PixelVLAPolicy(PreTrainedPolicy):
                 f"The checkpoint {self.config.checkpoint} predicts chunks of {horizon} actions, the policy's config "
                 f"says {self.config.chunk_size}. Set --policy.chunk_size={horizon}."
             )
+
+    def _choose(self, groups: list[str]) -> None:
+        """Let these groups learn."""
+        try:
+            self.model.train_only(groups)
+        except RecipeError as error:
+            known = [group for group, found in parameters(self.model).items() if found and group != OTHER]
+            raise UserError(
+                f"The policy's train_groups are {groups}, which this checkpoint does not fit. {error} What it has is "
+                f'{", ".join(known)}: say --policy.train_groups=["{known[0]}"] or the like (in quotes of your shell).'
+            ) from error
 
     def reset(self) -> None:
         """Forget the rest of the last chunk; called at the beginning of an episode."""
@@ -91,7 +103,12 @@ class PixelVLAPolicy(PreTrainedPolicy):
 
         Args:
             reduction: "mean" for a scalar, "none" for one loss per sample, float[B] (one pass each).
+
+        Raises:
+            UserError: another reduction.
         """
+        if reduction not in ("mean", "none"):
+            raise UserError(f'The reduction is {reduction!r}; expected "mean", or "none" for one loss per sample.')
         samples = to_samples(batch, self.model.backbone.spec.cameras)
         if reduction == "none":
             rows = torch.stack([self._loss([sample]) for sample in samples])
@@ -114,7 +131,16 @@ class PixelVLAPolicy(PreTrainedPolicy):
 
     @torch.no_grad()
     def select_action(self, batch: Mapping[str, Any], **_: Any) -> Tensor:
-        """The next action of the running chunk, float[B, A]; looks again when `n_action_steps` are used up."""
+        """The next action of the running chunk, float[B, A]; looks again when `n_action_steps` are used up.
+
+        Raises:
+            UserError: the running chunk is of another number of rows.
+        """
+        if self._queue and len(self._queue[0]) != (rows := rows_of(batch, self.model.backbone.spec.cameras[0])):
+            raise UserError(
+                f"The running chunk is of {len(self._queue[0])} rows, the batch of {rows}. Call reset() before other "
+                "episodes begin."
+            )
         if not self._queue:
             self._queue.extend(self.predict_action_chunk(batch)[:, : self.config.n_action_steps].transpose(0, 1))
         return self._queue.popleft()
