@@ -6,9 +6,9 @@ Shapes: B batch, S sequence, L text length, N image tokens, C vision width, D wi
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ from pixelvla_core.api import (
     level_blocks,
     local_folder,
 )
+from pixelvla_core.contract import Statistics
 from pixelvla_smolvla.config import SmolVLAOptions
 from pixelvla_smolvla.processing import TEXT_SPANS, geometry, pixels, words
 from pixelvla_smolvla.splice import reader, spliced, text_and_state
-from pixelvla_smolvla.state import ACTION, StateRule, action_statistics, read_normalizer, stated
+from pixelvla_smolvla.state import ACTION, StateRule, action_statistics, of_data, read_normalizer, stated
 from pixelvla_smolvla.surface import check_surface
 from pixelvla_smolvla.untrained import untrained_policy
 from pixelvla_smolvla.weights import WANTED, load_policy, save_policy, set_dtype
@@ -88,16 +89,21 @@ class SmolVLAAdapter:
         if config.state_mean is not None:
             normalizer = stated(config.state_mean, config.state_std or ())
         self.state = StateRule(normalizer, width=policy.config.max_state_dim, used=config.state)
-        if folder is not None and config.state and self.state.dim is None:
-            warnings.warn(
-                f"No statistics of the robot's state lie beside the weights in {folder}, so SmolVLA reads states in "
-                "their own units. Give backbone.options.state_mean and state_std, or state: false.",
-                stacklevel=3,
-            )
         self.keys = _camera_keys(policy.config, config.cameras)
         missing = len(policy.config.image_features) - len(self.keys)
         self.empty = min(missing, policy.config.empty_cameras)
         self.spec = _spec(policy, tuple(self.keys), self.state)
+
+    @property
+    def lacks_states(self) -> bool:
+        """Whether it reads states and has no statistics of them."""
+        return self.state.lacking
+
+    def take_states(self, statistics: Statistics) -> None:
+        """Normalise states by these, unless the weights or the options brought their own."""
+        if self.lacks_states:
+            self.state = StateRule(of_data(statistics), width=self.state.width)
+            self.spec = replace(self.spec, state_dim=self.state.dim)
 
     @property
     def _inner(self) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,9 @@ class SmolVLAOptions:
         policy: Fields of LeRobot's `SmolVLAConfig` to change, such as `{num_steps: 5}`.
         size: What is built without weights.
     """
+
+    RUN_TIME: ClassVar[tuple[str, ...]] = ("fixed_noise", "policy.num_steps")
+    """What a finished model may be given anew: its weights mean the same under any value."""
 
     revision: str | None = None
     vlm: str | None = None

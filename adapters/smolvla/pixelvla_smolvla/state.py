@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pixelvla_core.api import CheckpointError, Sample, UserError, read_json, tensor_headers
+from pixelvla_core.contract import Statistics
 
 STATE, ACTION = "observation.state", "action"
 PREPROCESSOR = "policy_preprocessor.json"
@@ -41,7 +43,7 @@ def read_normalizer(folder: Path) -> Any:
 
 
 def stated(mean: Sequence[float], std: Sequence[float]) -> Any:
-    """LeRobot's normalizer by a mean and a standard deviation that the user gives."""
+    """LeRobot's normalizer by a mean and a standard deviation that the user or the data give."""
     from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature
     from lerobot.processor import NormalizerProcessorStep
 
@@ -50,6 +52,15 @@ def stated(mean: Sequence[float], std: Sequence[float]) -> Any:
         norm_map={FeatureType.STATE: NormalizationMode.MEAN_STD},
         stats={STATE: {"mean": torch.tensor(mean), "std": torch.tensor(std)}},
     )
+
+
+def of_data(statistics: Statistics) -> Any:
+    """LeRobot's normalizer by a dataset's statistics; values that never change there are centred only.
+
+    Divided by a deviation of zero, the least difference on a robot would be a huge number.
+    """
+    spans = zip(statistics.std, statistics.min, statistics.max, strict=True)
+    return stated(statistics.mean, [std if high > low else 1.0 for std, low, high in spans])
 
 
 def action_statistics(normalizer: Any) -> dict[str, Any]:
@@ -75,6 +86,12 @@ class StateRule:
     def __init__(self, normalizer: Any, *, width: int, used: bool = True) -> None:
         known = normalizer is not None and "mean" in normalizer.stats.get(STATE, {})
         self.normalizer, self.width, self.used = normalizer if known else None, width, used
+        self.warned = False
+
+    @property
+    def lacking(self) -> bool:
+        """Whether states are read and there are no statistics of them."""
+        return self.used and self.normalizer is None
 
     @property
     def dim(self) -> int | None:
@@ -85,7 +102,7 @@ class StateRule:
         """One sample's state as float32[width].
 
         Raises:
-            UserError: the sample has no state, or one that does not fit.
+            UserError: the sample has no state, one that is not finite numbers, or one that does not fit.
         """
         if not self.used:
             return torch.zeros(self.width)
@@ -96,6 +113,11 @@ class StateRule:
                 "backbone.options.state=false, and zeros are read."
             )
         found = torch.as_tensor(sample.state).float().flatten()
+        if not torch.isfinite(found).all():
+            raise UserError(
+                f"{where} has the state {found.tolist()}; expected finite numbers. Look at the sensor or the data, or "
+                "set backbone.options.state=false, and zeros are read."
+            )
         if len(found) > self.width:
             raise UserError(
                 f"{where} has a state of {len(found)} values; this SmolVLA reads {self.width} at most. Leave out the "
@@ -103,8 +125,8 @@ class StateRule:
             )
         if self.dim not in (None, len(found)):
             raise UserError(
-                f"{where} has a state of {len(found)} values, but the statistics beside the weights are of {self.dim}: "
-                "another robot's. Give this robot's as backbone.options.state_mean and state_std."
+                f"{where} has a state of {len(found)} values, but the statistics by which SmolVLA reads states are of "
+                f"{self.dim}: another robot's. Give this robot's as backbone.options.state_mean and state_std."
             )
         return torch.nn.functional.pad(self._normalised(found), (0, self.width - len(found)))
 
@@ -112,5 +134,17 @@ class StateRule:
         from lerobot.processor import TransitionKey
 
         if self.normalizer is None:
+            self._warn()
             return found
         return self.normalizer({TransitionKey.OBSERVATION: {STATE: found}})[TransitionKey.OBSERVATION][STATE]
+
+    def _warn(self) -> None:
+        if self.warned:
+            return
+        self.warned = True
+        warnings.warn(
+            "No statistics of the robot's state lie beside the weights, so SmolVLA reads states in their own units. "
+            "Training takes them from its data; give backbone.options.state_mean and state_std for another robot's, "
+            "or state: false.",
+            stacklevel=5,
+        )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import warnings
 from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import squares_with_state
 
 from pixelvla_core import checkpoint
+from pixelvla_core.errors import RecipeError
 from pixelvla_core.plugins import GROUP, PluginManager, Registry
 from pixelvla_core.recipe import compose
 from pixelvla_core.train.run import train
@@ -46,6 +49,28 @@ def test_pixel_tuning_with_smolvlas_own_expert_in_the_layers_own_bfloat16(tmp_pa
     rows = run(tmp_path / "own", registry, folder, ["encoder/pixelvla", "head/native", "stage/pue"], PUE)
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert all(np.isfinite(row["loss"]) for row in rows)
+
+
+def test_a_base_without_statistics_of_states_reads_them_by_the_datas(tmp_path, registry, folder, samples):
+    bare = shutil.copytree(folder, tmp_path / "bare")
+    (bare / "policy_preprocessor.json").unlink()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="No statistics of the robot's state")
+        run(tmp_path / "own", registry, bare, ["encoder/pixelvla", "head/native", "stage/pue"], [*PUE, *FLOAT32[::2]])
+        loaded = checkpoint.load(tmp_path / "own", registry=registry)
+        state = np.linspace(-1, 1, 7, dtype=np.float32)  # that of every sample, so that it is centred
+        batch = loaded.model.collate([replace(samples[0], state=state)], train=False)
+    assert np.allclose(loaded.model.contract.state.mean, state, atol=1e-6)
+    assert np.allclose(batch.inputs["state"], 0, atol=1e-6)
+
+
+def test_a_finished_model_may_be_given_fewer_steps_of_its_solver(tmp_path, registry, folder):
+    run(tmp_path / "own", registry, folder, ["head/native", "stage/pue"], ["stages.pue.train=[llm]", *PUE[:2]])
+    changes = ["backbone.options.policy.num_steps=3", "backbone.options.fixed_noise=true"]
+    model = checkpoint.load(tmp_path / "own", registry=registry, overrides=changes).model
+    assert model.backbone.module.config.num_steps == 3
+    with pytest.raises(RecipeError, match=r"policy\.chunk_size cannot be changed.*fixed_noise.*num_steps"):
+        checkpoint.load(tmp_path / "own", registry=registry, overrides=["backbone.options.policy.chunk_size=9"])
 
 
 def test_both_stages_with_the_papers_head_and_what_is_saved_is_loaded(tmp_path, registry, folder, samples):

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from pixelvla_smolvla.adapter import SmolVLAAdapter, build
@@ -13,6 +14,8 @@ from pixelvla_smolvla.config import SmolVLAOptions
 from pixelvla_smolvla.weights import vlm_folder
 from safetensors.torch import load_file, save_file
 
+from pixelvla_core.api import StateBackbone
+from pixelvla_core.contract import Statistics
 from pixelvla_core.errors import CheckpointError, UserError
 
 
@@ -177,7 +180,7 @@ def test_states_are_normalised_as_by_lerobots_preprocessor(folder, lerobot, samp
     [
         (None, "has no state, but SmolVLA reads one"),
         (33, "reads 32 at most"),
-        (6, "the statistics beside the weights are of 7: another robot's"),
+        (6, "the statistics by which SmolVLA reads states are of 7: another robot's"),
     ],
 )
 def test_states_that_do_not_fit_are_refused(folder, samples, state, says):
@@ -214,10 +217,43 @@ def test_statistics_of_another_robot_can_be_given_and_states_left_out(folder, sa
 
 def test_states_without_statistics_are_read_in_their_units_with_a_warning(copy, samples):
     (copy / "policy_preprocessor.json").unlink()
-    with pytest.warns(UserWarning, match="No statistics of the robot's state"):
-        adapter = load(copy)
-    found = adapter.collate(samples, train=False).inputs["state"]
-    assert torch.equal(found[0, :7], torch.from_numpy(samples[0].state))
+    adapter = load(copy)
+    assert adapter.lacks_states
+    with pytest.warns(UserWarning, match="No statistics of the robot's state") as said:
+        found = [adapter.collate(samples, train=False).inputs["state"] for _ in range(2)]
+    assert len(said) == 1
+    assert torch.equal(found[0][0, :7], torch.from_numpy(samples[0].state))
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_states_that_are_no_finite_numbers_are_refused(folder, samples, value):
+    state = np.array([*samples[0].state[:-1], value], np.float32)
+    with pytest.raises(UserError, match="expected finite numbers"):
+        load(folder).collate([replace(samples[0], state=state)], train=False)
+
+
+def test_the_datas_statistics_of_states_are_taken_where_there_are_none(copy, folder, samples):
+    states = np.random.default_rng(0).normal(3, 2, (20, 6))
+    states[:, 2] = 7.0
+    statistics = Statistics.of(states)
+    known = load(folder)
+    assert isinstance(known, StateBackbone)
+    assert not known.lacks_states
+    assert not load(folder, state=False).lacks_states
+    before = known.state
+    known.take_states(statistics)
+    assert known.state is before
+
+    (copy / "policy_preprocessor.json").unlink()
+    adapter = load(copy)
+    adapter.take_states(statistics)
+    assert (adapter.lacks_states, adapter.spec.state_dim) == (False, 6)
+    given = replace(samples[0], state=np.full(6, 5.0, np.float32))
+    found = adapter.collate([given], train=False).inputs["state"][0]
+    std = [1.0 if index == 2 else value for index, value in enumerate(statistics.std)]
+    wanted = (5 - np.array(statistics.mean)) / np.array(std)  # what never changes is centred, not scaled
+    np.testing.assert_allclose(found[:6].numpy(), wanted, atol=1e-5)
+    assert not found[6:].any()
 
 
 def test_a_preprocessor_without_its_statistics_is_refused(copy):
