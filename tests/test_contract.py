@@ -174,11 +174,49 @@ def test_what_one_side_does_not_know_is_not_compared():
         contract(unknown=["griper"])
 
 
+MOTION = ("x", "y", "z", "roll", "pitch", "yaw")
+
+
+@pytest.mark.parametrize("form", ["delta_{}", "d_{}", "{}_delta", "{}"])
+def test_other_spellings_of_a_change_are_the_same_names(form):
+    other = replace(contract(), names=(*(form.format(axis) for axis in MOTION), "Gripper"))
+    contract().check_compatible(other)
+    other.check_compatible(contract())
+    found, said = begin_contract(contract(), other, trained=True)
+    assert found.names == other.names
+    assert "start_changes" not in said[0]
+
+
+@pytest.mark.parametrize(
+    "change", [{"unknown": ("rotation",)}, {"rotation": Rotation(kind="euler_xyz", start=3, delta=False)}]
+)
+def test_an_axis_is_no_change_along_it_where_nobody_says_that_actions_are_changes(change):
+    one, two = contract(**change), contract(names=(*MOTION, "gripper"), **change)
+    for first, second in ((one, two), (two, one)):
+        shown = rf"names: \['{first.names[0]}', .* in the start, \['{second.names[0]}', .* in the data"
+        with pytest.raises(ContractError, match=shown) as caught:
+            begin_contract(first, second, trained=True)
+        assert "start_changes=[names]" in str(caught.value)
+        assert f"action_names=[{','.join(first.names)}] among its options" in str(caught.value)
+    spelled = contract(names=(*(f"delta_{axis}" for axis in MOTION), "gripper"), **change)
+    one.check_compatible(spelled)
+
+
+@pytest.mark.parametrize("names", [(*NAMES[1:], NAMES[0]), ("dy", "dx", *NAMES[2:]), ("ddx", *NAMES[1:])])
+def test_other_dimensions_and_another_order_are_other_names(names):
+    with pytest.raises(ContractError, match="only their names are not"):
+        contract().check_compatible(contract(names=names))
+
+
 def test_actions_of_other_width_differ_also_where_names_are_unknown():
     six = {name: values[:6] for name, values in BRIDGE.items()}
     bare = ActionContract.from_norm_stats({"a": {"action": six}}, fps=0.0, camera="front", unknown=["names"])
     with pytest.raises(ContractError, match="dimensions: 6 in the checkpoint, 7 in the data"):
         bare.check_compatible(contract())
+    named = ActionContract.from_norm_stats({"a": {"action": six}}, fps=0.0, camera="front", names=NAMES[:6])
+    with pytest.raises(ContractError, match="names: ") as caught:
+        named.check_compatible(contract())
+    assert "action_names" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

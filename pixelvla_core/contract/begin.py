@@ -45,7 +45,7 @@ def begin_contract(
         raise ContractError(
             f"The action contract of the start does not fit the data: {'; '.join(found[name] for name in refused)}. "
             f"What the model has learned would mean something else. Convert the data, or start from another "
-            f"checkpoint.{declared}"
+            f"checkpoint.{declared}{old.renaming(data, found)}"
         )
     said = [f"The action contract changes as start_changes says: {'; '.join(found.values())}."] if found else []
     if not keeps_scale:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from pixelvla_core.contract.conventions import ORIENTATIONS, RULES, UNKNOWN_FPS, Gripper, Rotation, check_choice
+from pixelvla_core.contract.names import same_names
 from pixelvla_core.contract.statistics import Statistics, pick
 from pixelvla_core.errors import ContractError
 
@@ -164,6 +165,7 @@ class ActionContract:
             raise ContractError(
                 f"The action contract of {mine} does not fit {theirs}: {'; '.join(different.values())}. "
                 "Actions would mean something else. Convert the data, or start from a model with a fitting contract."
+                f"{self.renaming(other, different)}"
             )
 
     def differences(self, other: ActionContract, *, mine: str, theirs: str) -> dict[str, str]:
@@ -176,11 +178,27 @@ class ActionContract:
         for item in fields(self):
             known = self.knows(item.name) and other.knows(item.name)
             one, two = getattr(self, item.name), getattr(other, item.name)
+            if item.name == "names" and same_names(one, two, changes=self._by_changes and other._by_changes):
+                continue
             if item.name not in _FREE and known and one != two:
                 found[item.name] = f"{item.name}: {_show(one)} in {mine}, {_show(two)} in {theirs}"
         if self.dim != other.dim and "names" not in found:
             found["dimensions"] = f"dimensions: {self.dim} in {mine}, {other.dim} in {theirs}"
         return found
+
+    @property
+    def _by_changes(self) -> bool:
+        """Whether it is stated that actions are changes of a position and orientation."""
+        return self.knows("rotation") and self.rotation is not None and self.rotation.delta
+
+    def renaming(self, other: ActionContract, different: Mapping[str, str]) -> str:
+        """What to do if the names among the :meth:`differences` are only other words for the same."""
+        if "names" not in different or self.dim != other.dim:
+            return ""
+        return (
+            " If the dimensions are the same and only their names are not, give the data the other ones: "
+            f"action_names=[{','.join(self.names)}] among its options."
+        )
 
     @classmethod
     def from_norm_stats(cls, norm_stats: Mapping[str, Mapping], key: str | None = None, **facts: Any) -> ActionContract:
