@@ -129,8 +129,8 @@ class SidecarWriter:
 
 
 def _begun(folder: Path) -> bool:
-    """Whether a folder holds shards of an interrupted run."""
-    return any((folder / ROWS).glob("*.parquet")) or any((folder / ROWS).glob(".*.partial"))
+    """Whether a folder holds shards of an interrupted run, or what the annotation's steps left."""
+    return (folder / "steps").is_dir() or any((folder / ROWS).glob("*.parquet")) or any((folder / ROWS).glob(".*.partial"))
 
 
 def _split(episodes: list[int], size: int) -> Iterator[tuple[int, ...]]:
