@@ -313,6 +313,15 @@ def test_actions_are_scaled_by_the_contract_of_the_data(wrapped):
     assert torch.allclose(policy.predict_action_chunk(given), contract.unnormalize(raw))
 
 
+@pytest.mark.parametrize("rule", ["q99", "min_max", "mean_std"])
+def test_actions_are_scaled_by_the_rule_of_the_checkpoints_recipe(rule, wrapped, tmp_path):
+    wrap("pi0", str(wrapped["pi0_base"]), tmp_path / "run", ["head/native", f"action.normalization={rule}"])
+    policy = make(tmp_path / "run", train_groups=["expert"])
+    assert policy.model.contract.rule == rule
+    policy.save_pretrained(tmp_path / "saved")
+    assert type(policy).from_pretrained(tmp_path / "saved").model.contract.rule == rule
+
+
 def test_states_are_read_by_the_datas_statistics_and_so_they_are_when_it_is_loaded(wrapped, tmp_path):
     policy = make(wrapped["pi0"])
     assert policy.model.contract.state.mean == (2.0,) * 8

@@ -20,7 +20,6 @@ from pixelvla_core import checkpoint
 from pixelvla_core.api import PluginManager, RecipeError, StateBackbone, UserError
 from pixelvla_core.contract import ActionContract, Statistics
 from pixelvla_core.contract.infer import declared_facts
-from pixelvla_core.model.freeze import OTHER, parameters
 
 from .configuration_pixelvla import PixelVLAConfig
 from .observation import rows_of, to_samples
@@ -55,7 +54,7 @@ class PixelVLAPolicy(PreTrainedPolicy):
         self.model, self._recipe, self._trained = loaded.model, loaded.recipe, loaded.manifest.trained
         self._check_chunk()
         if self.model.contract is None and dataset_meta is not None:
-            self.model.contract = contract_of(dataset_meta, self.model.camera)
+            self.model.contract = contract_of(dataset_meta, self.model.camera, self._recipe.action.normalization)
             take_states(self.model, dataset_meta)
         self._choose(config.train_groups)
         self.reset()
@@ -73,7 +72,7 @@ class PixelVLAPolicy(PreTrainedPolicy):
         try:
             self.model.train_only(groups)
         except RecipeError as error:
-            known = [group for group, found in parameters(self.model).items() if found and group != OTHER]
+            known = [row.group for row in self.model.train_only([]) if row.group != "other"]
             raise UserError(
                 f"The policy's train_groups are {groups}, which this checkpoint does not fit. {error} What it has is "
                 f'{", ".join(known)}: say --policy.train_groups=["{known[0]}"] or the like (in quotes of your shell).'
@@ -195,8 +194,11 @@ def take_states(model: Any, meta: Any) -> None:
     model.contract = replace(contract, state=found)
 
 
-def contract_of(meta: Any, camera: str) -> ActionContract:
+def contract_of(meta: Any, camera: str, rule: str) -> ActionContract:
     """An action contract around a LeRobot dataset's own statistics; what LeRobot does not know is unknown.
+
+    Args:
+        rule: By which actions are scaled, as the checkpoint's recipe says.
 
     Raises:
         ContractError: the statistics lack quantiles.
@@ -205,5 +207,5 @@ def contract_of(meta: Any, camera: str) -> ActionContract:
     names = meta.features["action"].get("names")
     declared = declared_facts(names if isinstance(names, list) else None)
     unknown = (*declared.pop("unknown"), "orientation", "frame")
-    facts = {"fps": float(meta.fps), "camera": camera, **declared}
+    facts = {"fps": float(meta.fps), "camera": camera, "rule": rule, **declared}
     return ActionContract.from_norm_stats({meta.repo_id: {"action": entry}}, unknown=unknown, **facts)
