@@ -80,3 +80,15 @@ def pixelvla_trackers() -> list[Component]:
             summary="Keeps the mask of the first image, as the paper does",
         )
     ]
+
+
+@hookimpl
+def pixelvla_runners() -> list[Component]:
+    return [
+        Component(
+            name="local",
+            target="pixelvla_core.annotate.pipeline:Local",
+            config="pixelvla_core.annotate.config:LocalConfig",
+            summary="One task after the other, in this process",
+        )
+    ]

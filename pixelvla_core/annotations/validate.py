@@ -13,6 +13,7 @@ from pixelvla_core.annotations.derive import extent
 from pixelvla_core.annotations.reader import read_manifest, read_shard
 from pixelvla_core.annotations.rle import Rle
 from pixelvla_core.annotations.schema import ABSENT, FAILED, OK, STATUSES, Annotation, from_dict
+from pixelvla_core.annotations.writer import ROWS
 from pixelvla_core.errors import UserError, suggest
 from pixelvla_core.prompts import Box
 
@@ -69,7 +70,7 @@ def _problems(
 
 def _stray(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
     listed = {entry["path"] for entry in manifest["files"]}
-    for path in sorted(folder.rglob("*.parquet")):
+    for path in sorted((folder / ROWS).rglob("*.parquet")):  # beside them lie the artefacts of the annotation's steps
         if (name := path.relative_to(folder).as_posix()) not in listed:
             yield f"{name}: not in the manifest"
 

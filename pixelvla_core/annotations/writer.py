@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pixelvla_core.annotations.episodes import EPISODES, EpisodeNote, write_episodes
 from pixelvla_core.annotations.schema import FORMAT, MANIFEST, VERSION, Annotation, Header, to_table
 from pixelvla_core.errors import DataError
 from pixelvla_core.files import atomic_file, check_target, sha256, write_text
@@ -62,8 +63,11 @@ class SidecarWriter:
         with atomic_file(path) as partial:
             pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
 
-    def finish(self) -> Path:
+    def finish(self, episodes: Iterable[EpisodeNote] = ()) -> Path:
         """Write the manifest and return the folder.
+
+        Args:
+            episodes: what became of each episode; without any, the sidecar does not say.
 
         Raises:
             DataError: shards are missing.
@@ -86,6 +90,9 @@ class SidecarWriter:
             "counts": {"episodes": sum(map(len, self._shards)), "rows": counts.total(), **dict(sorted(counts.items()))},
             "files": files,
         }
+        if notes := list(episodes):
+            path = write_episodes(self.folder, notes)
+            manifest["episodes"] = {"path": EPISODES, "sha256": sha256(path), "bytes": path.stat().st_size}
         write_text(self.folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         return self.folder
 
@@ -130,7 +137,9 @@ class SidecarWriter:
 
 def _begun(folder: Path) -> bool:
     """Whether a folder holds shards of an interrupted run, or what the annotation's steps left."""
-    return (folder / "steps").is_dir() or any((folder / ROWS).glob("*.parquet")) or any((folder / ROWS).glob(".*.partial"))
+    return (
+        (folder / "steps").is_dir() or any((folder / ROWS).glob("*.parquet")) or any((folder / ROWS).glob(".*.partial"))
+    )
 
 
 def _split(episodes: list[int], size: int) -> Iterator[tuple[int, ...]]:

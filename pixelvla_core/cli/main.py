@@ -16,6 +16,7 @@ from pixelvla_core.plugins import PluginManager
 COMMANDS = {
     "wrap": "pixelvla_core.cli.wrap:wrap",
     "train": "pixelvla_core.cli.train:train",
+    "annotate": "pixelvla_core.cli.annotate:annotate",
     "eval": "pixelvla_core.cli.evaluate:evaluate",
     "plugins": "pixelvla_core.cli.plugins:plugins",
     "recipe": "pixelvla_core.cli.recipe:recipe",

@@ -11,7 +11,19 @@ from pixelvla_core.recipe.compose import (
     split_arguments,
     to_yaml,
 )
-from pixelvla_core.recipe.schema import Action, Annotate, Backbone, Evaluate, Filters, Log, Lora, Part, Recipe, Stage, Video
+from pixelvla_core.recipe.schema import (
+    Action,
+    Annotate,
+    Backbone,
+    Evaluate,
+    Filters,
+    Log,
+    Lora,
+    Part,
+    Recipe,
+    Stage,
+    Video,
+)
 
 __all__ = [
     "Action",

@@ -1,0 +1,103 @@
+"""What an annotation says while it works: a live line for each step on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from pixelvla_core.annotate.pipeline import Tally
+from pixelvla_core.annotations.episodes import EpisodeNote
+
+_EVERY = 30.0
+"""Seconds between two plain lines."""
+
+
+class Progress:
+    """Reports the steps of one annotation.
+
+    Args:
+        episodes: of the whole dataset.
+    """
+
+    def __init__(self, episodes: int) -> None:
+        self.episodes = episodes
+        self.console = Console(highlight=False, soft_wrap=True)
+        columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bars = Bars(*columns, TextColumn("{task.fields[note]}"), console=self.console)
+        self._bar: TaskID | None = None
+        self._title, self._tasks, self._finished, self._before = "", 0, 0, 0
+        self._reset()
+
+    def __enter__(self) -> Progress:
+        if self.console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bars.stop()
+
+    def start(self, title: str, tasks: int, finished: int) -> None:
+        """Begin a step of so many tasks, of which some were done before."""
+        self._title, self._tasks, self._finished, self._before = title, tasks, finished, finished
+        self._reset()
+        self._bar = self._bars.add_task(title, total=tasks, completed=finished, note="")
+
+    def done(self, tally: Tally) -> None:
+        """Count a finished task."""
+        self._finished += 1
+        self._items += tally.items
+        self._frames += tally.frames
+        self._reasons += tally.reasons
+        if self._bar is not None:
+            self._bars.update(self._bar, completed=self._finished, note=self.note())
+        if not self.console.is_terminal and time.monotonic() - self._said > _EVERY:
+            self._say(f"{self._finished} of {self._tasks}, {self._left():.0f} s left")
+
+    def end(self) -> None:
+        """Finish the step."""
+        if not self.console.is_terminal:
+            before = f"{self._before} of {self._tasks} tasks were done before" if self._before else ""
+            self._say(before or f"{time.monotonic() - self._since:.1f} s")
+
+    def note(self) -> str:
+        """Rates, and what became of the items of this step so far."""
+        seconds = max(time.monotonic() - self._since, 1e-9)
+        rates = [f"{self._items / seconds:.1f}/s"]
+        if self._frames:
+            rates.append(f"{self._frames / seconds:.0f} frames/s")
+        lost = {reason: count for reason, count in self._reasons.most_common() if reason}
+        if self._reasons:
+            rates.append(f"{self._items - sum(lost.values())} kept")
+        return ", ".join([*rates, *(f"{count} {reason}" for reason, count in lost.items())])
+
+    def _left(self) -> float:
+        done = self._finished - self._before
+        return (time.monotonic() - self._since) / max(done, 1) * (self._tasks - self._finished)
+
+    def _say(self, what: str) -> None:
+        self._said = time.monotonic()
+        self.console.print(f"{self._title}: {what}" + (f" ({self.note()})" if self._items else ""))
+
+    def _reset(self) -> None:
+        self._since = self._said = time.monotonic()
+        self._items = self._frames = 0
+        self._reasons: Counter[str] = Counter()
+
+
+def print_summary(notes: Sequence[EpisodeNote], out: Path) -> None:
+    """Say what became of the episodes."""
+    lost = Counter(note.reason.partition(":")[0] for note in notes if not note.kept)
+    kept = len(notes) - lost.total()
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for count, what in [(kept, "kept"), *((count, reason) for reason, count in lost.most_common())]:
+        table.add_row(str(count), f"{count / max(len(notes), 1):.1%}", what, style=None if what == "kept" else "dim")
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    console.print(f"Wrote {out}. Look through it with `pixelvla review {out}`.")
