@@ -20,7 +20,7 @@ def order(thumbnails_N883: np.ndarray) -> np.ndarray:
     """Return a permutation int64[N] under which neighbouring thumbnails look alike.
 
     The frames are halved along their direction of greatest spread until few are left, which keeps the work at
-    N log N; within those, each is followed by the nearest one that is left, beginning next to where the ones before end.
+    N log N. Within those, each is followed by the nearest one that is left, beginning next to where the last ones end.
     """
     features_NF = thumbnails_N883.reshape(len(thumbnails_N883), -1).astype(np.float32)
     found: list[int] = []
@@ -66,7 +66,7 @@ def _walk(features_NF: np.ndarray, members: np.ndarray, before: int | None) -> l
 
 
 def chunks(count: int, size: int, overlap: int) -> list[range]:
-    """Return ranges that cover ``count`` places, each of at most ``size``, each sharing ``overlap`` with the one before.
+    """Return ranges that cover ``count`` places, each of at most ``size``, sharing ``overlap`` with the one before.
 
     Raises:
         ValueError: the overlap is not smaller than the size.

@@ -79,7 +79,7 @@ class Pipeline:
     def missing(self, step: str) -> list[int]:
         """Return the tasks of a step that are still to do; the steps before it must be done."""
         digest = self.digests[step]
-        return [key for key in self.steps[step].keys() if not self.work.workspace.is_done(step, key, digest)]
+        return [key for key in self.steps[step].tasks() if not self.work.workspace.is_done(step, key, digest)]
 
     def do(self, step: str, key: int) -> Tally:
         """Do one task."""

@@ -62,11 +62,11 @@ def run(pipeline: Pipeline, runner: Runner) -> None:
     """Do what is still to do, step by step, and finish the sidecar."""
     with Progress(len(pipeline.work.episodes)) as progress:
         for name, step in pipeline.steps.items():
-            keys, missing = list(step.keys()), pipeline.missing(name)
+            keys, missing = list(step.tasks()), pipeline.missing(name)
             progress.start(step.title, len(keys), len(keys) - len(missing))
             runner.run(pipeline, name, missing, lambda key, tally: progress.done(tally))
             progress.end()
-    masks = pipeline.work.workspace.read_all("masks", pipeline.steps["masks"].keys())
+    masks = pipeline.work.workspace.read_all("masks", pipeline.steps["masks"].tasks())
     notes = [EpisodeNote(**row) for row in masks]
     pipeline.steps["masks"].writer().finish(episodes=notes)  # type: ignore[attr-defined]
     print_summary(notes, pipeline.work.job.out)

@@ -35,7 +35,7 @@ class Grippers(Step):
         parts = {key: self.work.describe(key) for key in ("gripper", "detector", "segmenter", "tracker")}
         return {**parts, "video": [video.chunk, video.overlap, video.context]}
 
-    def keys(self) -> Sequence[int]:
+    def tasks(self) -> Sequence[int]:
         return range(len(self._chunks(len(self.work.workspace.read("video", 0)))))
 
     def _chunks(self, count: int) -> list[range]:

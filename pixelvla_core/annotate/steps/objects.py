@@ -61,7 +61,7 @@ class Objects(Step):
 
     @cached_property
     def _targets(self) -> dict[str, tuple[str, str]]:
-        rows = self.work.workspace.read_all("targets", Targets(self.work).keys())
+        rows = self.work.workspace.read_all("targets", Targets(self.work).tasks())
         return {row["instruction"]: (row["target"], row["reason"]) for row in rows}
 
     def run(self, key: int) -> list[dict[str, Any]]:

@@ -33,13 +33,13 @@ class Regions(Step):
     def facts(self) -> dict[str, Any]:
         return {"margin": self.work.recipe.margin}
 
-    def keys(self) -> Sequence[int]:
+    def tasks(self) -> Sequence[int]:
         return [0]
 
     def run(self, key: int) -> list[dict[str, Any]]:
         found: dict[int, dict[str, Any]] = {}
         agreement: dict[int, float] = {}
-        for row in self.work.workspace.read_all("grippers", Grippers(self.work).keys()):
+        for row in self.work.workspace.read_all("grippers", Grippers(self.work).tasks()):
             episode = row["episode"]
             if (other := found.get(episode)) is not None:
                 agreement[episode] = _agreement(row, other)

@@ -39,7 +39,7 @@ class Step:
         """What decides the artefacts, besides those that the step reads; plain data."""
         return {}
 
-    def keys(self) -> Sequence[int]:
+    def tasks(self) -> Sequence[int]:
         """The tasks; asked when the steps before are done. By default one for each shard of episodes."""
         return range(len(self.work.shards))
 

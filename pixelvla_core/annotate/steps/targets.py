@@ -34,7 +34,7 @@ class Targets(Step):
     def _instructions(self) -> list[str]:
         return sorted({self.work.recording.instruction(episode) for episode in self.work.episodes})
 
-    def keys(self) -> Sequence[int]:
+    def tasks(self) -> Sequence[int]:
         return range(-(-len(self._instructions) // _TOGETHER))
 
     def run(self, key: int) -> list[dict[str, Any]]:

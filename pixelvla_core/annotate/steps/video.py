@@ -24,7 +24,7 @@ class Video(Step):
         [pa.field("episode", pa.int32(), nullable=False), pa.field("close_frame", pa.int32(), nullable=False)]
     )
 
-    def keys(self) -> Sequence[int]:
+    def tasks(self) -> Sequence[int]:
         return [0]
 
     def run(self, key: int) -> list[dict[str, Any]]:
