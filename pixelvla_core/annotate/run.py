@@ -11,7 +11,7 @@ from pixelvla_core.annotate.progress import Progress, print_summary
 from pixelvla_core.annotate.work import Job
 from pixelvla_core.annotations.episodes import EpisodeNote
 from pixelvla_core.annotations.reader import read_manifest
-from pixelvla_core.annotations.schema import MANIFEST
+from pixelvla_core.annotations.schema import MANIFEST, Header
 from pixelvla_core.errors import DataError, RecipeError
 from pixelvla_core.files import check_target, full_disk_is_user_error, locked, remove_partials
 from pixelvla_core.plugins import PluginManager, Registry
@@ -47,9 +47,9 @@ def annotate(dataset: str, out: Path, arguments: Sequence[str] = (), registry: R
     if recipe.annotate is None:
         raise RecipeError(f"The layers {', '.join(layers)} leave no section annotate. Leave out annotate=null.")
     pipeline = Pipeline(Job(recipe.annotate, dataset, out), registry)
-    pipeline.work.header  # every part and its weights, before any work
+    header = pipeline.work.header  # asks every part for its weights, before any work
     if (out / MANIFEST).is_file():
-        return _finished(pipeline, out)
+        return _finished(header, out)
     kept = "Finished tasks stay."
     with locked(out), full_disk_is_user_error(out, kept, "run the command again"):
         remove_partials(out)
@@ -85,10 +85,10 @@ def _runner(recipe: Annotate, registry: Registry) -> Runner:
     return cast(Runner, component.build(configure(component, recipe.runner.options, "annotate.runner.options")))
 
 
-def _finished(pipeline: Pipeline, out: Path) -> Path:
+def _finished(header: Header, out: Path) -> Path:
     """Say so where the sidecar is finished already; refuse to replace one that something else made."""
-    manifest, header = read_manifest(out), pipeline.work.header.to_json()
-    if changed := sorted(key for key, value in header.items() if manifest.get(key) != value):
+    manifest = read_manifest(out)
+    if changed := sorted(key for key, value in header.to_json().items() if manifest.get(key) != value):
         raise DataError(
             f"{out} holds a finished sidecar made with other settings ({', '.join(changed)} differ). Give another "
             "--out, or remove the folder."

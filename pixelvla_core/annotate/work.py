@@ -128,12 +128,12 @@ class Work:
             return {}
         component = self.registry.get(KIND_OF[key], part.name)
         built = self.tracker() if key == "tracker" else getattr(self, key)
-        identity = getattr(built, "identity", dict)()
+        identity: dict[str, Any] = built.identity() if hasattr(built, "identity") else {}
         versions = libraries([component.target.partition(".")[0]], in_turn=False)
         return {"name": part.name, "options": to_plain(part.options), "versions": versions, **identity}
 
     def ahead_of[T](self, episodes: Sequence[int], read: Callable[[int], T]) -> Iterator[tuple[int, T | DataError]]:
-        """Yield each episode with what ``read`` returns for it, read by a thread; with the error where it is damaged."""
+        """Yield each episode with what ``read`` returns for it, read by a thread; the error where it is damaged."""
         return ahead((episode, _or_error(read, episode)) for episode in episodes)
 
     def _episodes(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""What became of each episode of an annotation: kept, or discarded for which reason; ``episodes.parquet`` of a sidecar."""
+"""What became of each episode of an annotation: kept, or discarded for which reason."""
 
 from __future__ import annotations
 

@@ -63,9 +63,9 @@ class Closing(Step):
     def run(self, key: int) -> list[dict[str, Any]]:
         shard = self.work.shards[key]
         frames = {episode: self._frame(episode) for episode in shard}
-        closing = [episode for episode in shard if frames[episode] is not None]
-        images = self.work.ahead_of(closing, lambda episode: self.work.recording.frames(episode, [frames[episode]]))
-        found = dict(images)
+        closing = {episode: frame for episode, frame in frames.items() if frame is not None}
+        read = self.work.recording.frames
+        found = dict(self.work.ahead_of(list(closing), lambda episode: read(episode, [closing[episode]])))
         return [self._row(episode, frames[episode], found.get(episode)) for episode in shard]
 
     def _frame(self, episode: int) -> int | None:

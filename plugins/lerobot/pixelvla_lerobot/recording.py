@@ -33,8 +33,9 @@ class LeRobotRecording:
                 f"{dataset} is neither a folder nor an id on the Hub. Give the folder of a LeRobotDataset v3 (it holds "
                 "meta, data and videos), or an id such as lerobot/libero."
             )
-        place = {"root": dataset} if local else {"repo_id": dataset}
-        self._source = Source.of(LeRobotConfig(**place, revision=config.revision, cache=config.cache))
+        root, repo_id = (dataset, None) if local else (None, dataset)
+        found = LeRobotConfig(root=root, repo_id=repo_id, revision=config.revision, cache=config.cache)
+        self._source = Source.of(found)
         key = self._source.camera_key(camera)
         self.name, self.revision = self._source.name, self._source.revision
         self.fingerprint = self._source.fingerprint

@@ -1,18 +1,18 @@
 """The runner ``ray``: the tasks of a step on many workers, each of which builds its own pipeline once.
 
-A task writes its artefact itself, whole or not at all, and always the same bytes; so it does not matter who does it, and a
-task whose worker died is simply done again. All workers must see the dataset and the sidecar's folder under the same
+A task writes its artefact itself, whole or not at all, and always the same bytes; so it does not matter who does it,
+and a task whose worker died is simply done again. All workers must see the dataset and the sidecar's folder under the same
 paths.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
 from pixelvla_core.annotate.pipeline import Done, Pipeline, Tally
@@ -40,13 +40,14 @@ class RayRunner:
 
     def __init__(self, options: RayConfig | None = None) -> None:
         self.options = options or RayConfig()
-        self._workers: list[ActorHandle] = []
+        self._workers: list[Any] = []
 
     def run(self, pipeline: Pipeline, step: str, keys: Sequence[int], done: Done) -> None:
         if not keys:
             return
         self._start(pipeline.work.job, len(keys))
-        todo, busy = list(reversed(keys)), {}
+        todo = list(reversed(keys))
+        busy: dict[Any, tuple[int, int]] = {}
         tries = dict.fromkeys(keys, 0)
         idle = list(range(len(self._workers)))
         while todo or busy:
@@ -89,14 +90,14 @@ class RayRunner:
         here = {"num_cpus": max(os.cpu_count() or 1, int(self.options.workers * self.options.cpus))}
         where: dict[str, Any] = {"address": self.options.address} if self.options.address else here
         try:
-            ray.init(**where, include_dashboard=False, logging_level="error", log_to_driver=False)
+            ray.init(**where, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(
-                f"Ray cannot be reached at {self.options.address or 'this machine'}: {str(error).splitlines()[0]} Start "
-                "it with `ray start --head`, or leave runner.options.address out to use this machine alone."
+                f"Ray cannot be reached at {self.options.address or 'this machine'}: {str(error).splitlines()[0]} "
+                "Start it with `ray start --head`, or leave runner.options.address out to use this machine alone."
             ) from error
 
-    def _worker(self, job: Job) -> ActorHandle:
+    def _worker(self, job: Job) -> Any:
         threads = str(max(1, int(self.options.cpus)))
         environment = {"env_vars": {"OMP_NUM_THREADS": threads}}
         actor = ray.remote(num_cpus=self.options.cpus, num_gpus=self.options.gpus, runtime_env=environment)(Worker)
