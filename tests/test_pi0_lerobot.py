@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -139,6 +140,37 @@ def test_it_learns_saves_and_loads_by_lerobots_functions(base, wrapped, tmp_path
     wanted = policy.predict_action_chunk(seen(given))
     torch.manual_seed(3)
     assert torch.equal(again.predict_action_chunk(seen(given)), wanted)
+
+
+SAVE_FOR_EVER = """
+import sys
+from lerobot_policy_pixelvla import PixelVLAConfig
+from lerobot_policy_pixelvla.modeling_pixelvla import PixelVLAPolicy
+config = PixelVLAConfig(checkpoint=sys.argv[1], chunk_size=int(sys.argv[2]), n_action_steps=1, device="cpu")
+policy = PixelVLAPolicy(config)
+for number in range(10**6):
+    for parameter in policy.get_optim_params():
+        parameter.detach().fill_(number)
+    policy.save_pretrained(sys.argv[3])
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_policy_that_was_killed_while_it_was_saved_is_whole_and_leaves_nothing_behind(wrapped, tmp_path):
+    out = tmp_path / "saved"
+    words = [sys.executable, "-c", SAVE_FOR_EVER, str(wrapped["third_party"]), str(HORIZON), str(out)]
+    for saves in (1, 3):
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as saving:
+            for _ in range(saves):
+                saving.stdout.readline()
+            saving.kill()
+        policy = get_policy_class("pixelvla").from_pretrained(out)
+        policy.model.train_only(["pixel", "prompt", "lora"])
+        assert len({value.item() for parameter in policy.get_optim_params() for value in parameter.unique()}) == 1
+    (out / ".pixelvla.0123abcd.partial").mkdir()
+    policy.save_pretrained(out)
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "pixelvla"]
 
 
 def test_an_exported_policy_learns_nothing_until_groups_are_named(tmp_path):

@@ -20,6 +20,7 @@ from pixelvla_core import checkpoint
 from pixelvla_core.api import PluginManager, RecipeError, StateBackbone, UserError
 from pixelvla_core.contract import ActionContract, Statistics
 from pixelvla_core.contract.infer import declared_facts
+from pixelvla_core.files import remove_partials
 
 from .configuration_pixelvla import PixelVLAConfig
 from .observation import rows_of, to_samples
@@ -145,7 +146,11 @@ class PixelVLAPolicy(PreTrainedPolicy):
         return self._queue.popleft()
 
     def _save_pretrained(self, save_directory: Path, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Write LeRobot's config.json, and the checkpoint in a folder beside it."""
+        """Write LeRobot's config.json, and the checkpoint in a folder beside it.
+
+        What a process that was killed left half-written there is removed; LeRobot lets one process save.
+        """
+        remove_partials(save_directory)
         given = self.config.checkpoint
         self.config.checkpoint = FOLDER
         try:
