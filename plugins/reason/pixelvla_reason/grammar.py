@@ -1,0 +1,127 @@
+"""The reasoner ``grammar``: the first thing that an instruction has grasped, by a few rules over word lists.
+
+The rules, in the order in which they are tried on each verb from the left: the object that follows it; the subject where
+the verb is passive ("the cup should be moved"); what "it" stands for; the tool or the source where those are what is
+grasped ("wipe the table with the sponge"). A verb with none of them ("pick and place", "move to the table") is passed.
+Without any verb, the phrase at the start is taken ("red cup").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from pixelvla_core.annotate.models import Target
+from pixelvla_reason.config import GrammarConfig
+from pixelvla_reason.phrase import Phrase, Reader, tokens_of
+from pixelvla_reason.words import words
+
+_NONE = Phrase(0, 0)
+
+
+class Grammar:
+    """See the module; needs no model and no download."""
+
+    def __init__(self, options: GrammarConfig | None = None) -> None:
+        self.options = options or GrammarConfig()
+
+    def targets(self, instructions: Sequence[str]) -> list[Target]:
+        """Return one target for each instruction."""
+        return [target(instruction) for instruction in instructions]
+
+
+def target(instruction: str) -> Target:
+    """Return what an instruction has grasped first, in its own words and lower case."""
+    sentence = _Sentence(instruction)
+    found = sentence.first()
+    if not found:
+        return Target("", f"no object to grasp is named in {instruction!r}")
+    start, end = sentence.tokens[found.first].start, sentence.tokens[found.last - 1].end
+    return Target(re.sub(r"[\s_]+", " ", instruction[start:end]).lower())
+
+
+class _Sentence(Reader):
+    """One instruction, and what it has grasped."""
+
+    def __init__(self, instruction: str) -> None:
+        super().__init__(tokens_of(instruction), words())
+
+    def first(self) -> Phrase:
+        """What is grasped first; an empty phrase if nothing is."""
+        verbs = [at for at in range(len(self.tokens)) if self._verb(at)]
+        for at in self._in_time(verbs):
+            if found := self._grasped(at):
+                return found
+        return _NONE if verbs else self._named_only()
+
+    def _verb(self, at: int) -> bool:
+        """Whether a word is a verb here: no noun or adjective after an article, nothing that is forbidden."""
+        if self.word(at) not in self.words.verbs or self.of(at - 1, "verbs.unless_after"):
+            return False
+        described = self.word(at) in self.words["phrase.soft"] and self.of(at - 1, "auxiliaries.list")
+        return not described or self._participle(at)
+
+    def _participle(self, at: int) -> bool:
+        word = self.word(at)
+        return not word.endswith(("ing", "s")) and (
+            word != self.words.verbs[word] or word in ("put", "set", "cut", "shut")
+        )
+
+    def _in_time(self, verbs: list[int]) -> list[int]:
+        """Put what happens after something behind it: "before closing the drawer, put ...", "... after opening it"."""
+        late = [at for at in verbs if self.word(at - 1) == "before" or self.of(at - 1, "negation.list")]
+        early = [at for at in verbs if self.word(at - 1) == "after"]
+        forbidden = [at for at in late if self.word(at - 1) != "before"]
+        middle = [at for at in verbs if at not in late and at not in early]
+        return early + middle + [at for at in late if at not in forbidden]
+
+    def _grasped(self, at: int) -> Phrase:
+        verb = self.words.verbs[self.word(at)]
+        if verb in self.words["verbs.tool"] and (tool := self._after(at, "with", "using")):
+            return tool
+        if verb in self.words["verbs.source"] and (source := self._after(at, "from")):
+            return source
+        if self.of(at - 1, "auxiliaries.list") and self._participle(at):
+            return self._subject(at - 1)
+        return self._object(at, verb)
+
+    def _after(self, at: int, *prepositions: str) -> Phrase:
+        """The phrase after one of some prepositions in the same step as the verb."""
+        for index in range(at + 1, len(self.tokens)):
+            if self.word(index) in prepositions:
+                return self.phrase(index + 1)
+            if self._verb(index) or self.word(index) in (".", ";"):
+                break
+        return _NONE
+
+    def _object(self, at: int, verb: str) -> Phrase:
+        start, between = at + 1, self.words.particles.get(verb, frozenset())
+        while self.word(start) in between or self.of(start, "pronouns.indirect") and self._object_follows(start):
+            start += 1
+        if self.word(start) in ("it", "them"):
+            return self._antecedent(start)
+        return self.phrase(start)
+
+    def _object_follows(self, at: int) -> bool:
+        return self.of(at + 1, "determiners.list") or bool(self.phrase(at + 1))
+
+    def _antecedent(self, at: int) -> Phrase:
+        """What "it" stands for: the first thing with an article before it."""
+        for index in range(at):
+            if self._determiner(index) and (found := self.phrase(index)):
+                return found
+        return _NONE
+
+    def _subject(self, end: int) -> Phrase:
+        """The phrase in front of a passive verb: from the first article of its clause, else from the clause's start."""
+        start = end
+        while start > 0 and not self.tokens[start - 1].mark and self.word(start - 1) not in ("then", "that"):
+            start -= 1
+        starts = [index for index in range(start, end) if self._determiner(index)] or [start]
+        return self.phrase(starts[0])
+
+    def _named_only(self) -> Phrase:
+        """The phrase at the start of an instruction without any verb, such as "red cup"."""
+        found = self.phrase(0)
+        idle = self.of(found.first, "phrase.idle") or any(self.of(at, "pronouns.robot") for at in range(found.last))
+        return _NONE if idle else found
