@@ -1,8 +1,8 @@
 """The runner ``ray``: the tasks of a step on many workers, each of which builds its own pipeline once.
 
 A task writes its artefact itself, whole or not at all, and always the same bytes; so it does not matter who does it,
-and a task whose worker died is simply done again. All workers must see the dataset and the sidecar's folder under the same
-paths.
+and a task whose worker died is simply done again. All workers must see the dataset and the sidecar's folder under the
+same paths.
 """
 
 from __future__ import annotations
