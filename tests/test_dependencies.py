@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECTS = sorted([ROOT, *(file.parent for file in ROOT.glob("*/*/pyproject.toml"))])
-OPTIONAL = {"bitsandbytes"}
+OPTIONAL = {"bitsandbytes", "groundingdino", "ultralytics"}
 """What is imported only if the user asks for it, with an error that says what to install."""
 
 
@@ -23,9 +23,10 @@ def canonical(name: str) -> str:
 
 
 def declared(project: Path) -> set[str]:
-    """The requirements of a distribution, and those of pixelvla, which every one of ours requires."""
+    """The requirements of a distribution and its extras, and those of pixelvla, which every one of ours requires."""
     listed = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    names = {canonical(name) for name in [listed["name"], *listed["dependencies"]]}
+    extras = [name for names in listed.get("optional-dependencies", {}).values() for name in names]
+    names = {canonical(name) for name in [listed["name"], *listed["dependencies"], *extras]}
     return names if project == ROOT else names | declared(ROOT)
 
 

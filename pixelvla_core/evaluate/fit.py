@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pixelvla_core.contract import ActionContract
+from pixelvla_core.contract.names import same_names
 from pixelvla_core.errors import ContractError
 
 NONE = "none"
@@ -43,7 +44,7 @@ def check_fit(contract: ActionContract | None, facts: Mapping[str, Any]) -> None
     different = [
         f"{name}: {_show(value)} in the checkpoint, {_show(asked[name])} in the environment"
         for name, value in known.items()
-        if name in asked and _plain(value) != _plain(asked[name])
+        if name in asked and not _same(name, value, asked)
     ]
     if "names" in asked and len(asked["names"]) != contract.dim and "names" not in known:
         different.append(f"dimensions: {contract.dim} in the checkpoint, {len(asked['names'])} in the environment")
@@ -53,6 +54,12 @@ def check_fit(contract: ActionContract | None, facts: Mapping[str, Any]) -> None
             f"mean something else there. Evaluate in the world of its data, or train on data of this one."
         )
     _warn_unknown([name for name in stated if name in asked and name not in known])
+
+
+def _same(name: str, value: Any, asked: Mapping[str, Any]) -> bool:
+    if name == "names":
+        return same_names(value, asked[name], changes=str(asked.get("rotation", "")).endswith("_delta"))
+    return _plain(value) == _plain(asked[name])
 
 
 def _stated(contract: ActionContract) -> dict[str, Any]:
