@@ -1,0 +1,1 @@
+"""Models with weights to download: SAM 2, EdgeTAM, FastSAM and Grounding DINO. Nothing here downloads anything."""
