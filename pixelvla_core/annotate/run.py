@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+from pixelvla_core.annotate.pictures import contact_sheet
 from pixelvla_core.annotate.pipeline import Pipeline, Runner
 from pixelvla_core.annotate.progress import Progress, print_summary
 from pixelvla_core.annotate.work import Job
@@ -69,6 +70,7 @@ def run(pipeline: Pipeline, runner: Runner) -> None:
     masks = pipeline.work.workspace.read_all("masks", pipeline.steps["masks"].tasks())
     notes = [EpisodeNote(**row) for row in masks]
     pipeline.steps["masks"].writer().finish(episodes=notes)  # type: ignore[attr-defined]
+    contact_sheet(pipeline.work, notes, pipeline.steps["grippers"].tasks())
     print_summary(notes, pipeline.work.job.out)
 
 

@@ -31,9 +31,14 @@ class Workspace:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
 
+    @property
+    def steps(self) -> Path:
+        """The folder of all artefacts."""
+        return self.folder / STEPS
+
     def path(self, step: str, key: int) -> Path:
         """Where a task's artefact is, or will be."""
-        return self.folder / STEPS / step / f"{key:06d}.parquet"
+        return self.steps / step / f"{key:06d}.parquet"
 
     def is_done(self, step: str, key: int, digest: str) -> bool:
         """Whether a task's artefact is there, sound and made by the same settings."""
