@@ -1,9 +1,9 @@
 """The reasoner ``grammar``: the first thing that an instruction has grasped, by a few rules over word lists.
 
-The rules, in the order in which they are tried on each verb from the left: the object that follows it; the subject where
-the verb is passive ("the cup should be moved"); what "it" stands for; the tool or the source where those are what is
-grasped ("wipe the table with the sponge"). A verb with none of them ("pick and place", "move to the table") is passed.
-Without any verb, the phrase at the start is taken ("red cup").
+Each verb is tried from the left. What it has grasped is the tool or the source where the verb is about those ("wipe the
+table with the sponge"), its subject where it is passive ("the cup should be moved"), what "it" stands for, or else the
+object that follows it. A verb with none of them ("pick and place", "move to the table") is passed over. Without any
+verb, the phrase at the start is taken ("red cup").
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class _Sentence(Reader):
 
     def _object(self, at: int, verb: str) -> Phrase:
         start, between = at + 1, self.words.particles.get(verb, frozenset())
-        while self.word(start) in between or self.of(start, "pronouns.indirect") and self._object_follows(start):
+        while self.word(start) in between or (self.of(start, "pronouns.indirect") and self._object_follows(start)):
             start += 1
         if self.word(start) in ("it", "them"):
             return self._antecedent(start)
