@@ -21,6 +21,7 @@ from pixelvla_core.recipe.layers import PARTS
 
 _SECTION = "annotate"
 _DEFAULT = "annotate/default"
+"""The layer that is taken where none is given."""
 RECIPE = "recipe.yaml"
 
 
@@ -30,7 +31,7 @@ def annotate(dataset: str, out: Path, arguments: Sequence[str] = (), registry: R
     Args:
         dataset: a LeRobotDataset's folder, or its id on the Hub.
         out: the sidecar's folder.
-        arguments: names of layers and ``key=value`` of the section ``annotate``.
+        arguments: names of layers and ``key=value`` of the section ``annotate``; without layers, annotate/default.
         registry: where parts are looked up; by default every installed one.
 
     Returns:
@@ -44,7 +45,7 @@ def annotate(dataset: str, out: Path, arguments: Sequence[str] = (), registry: R
     check_target(out, "a sidecar", ours=ours)
     layers, overrides = split_arguments(arguments)
     registry = registry or PluginManager.load().registry
-    recipe = compose([_DEFAULT, *layers], [_within(each) for each in overrides], registry=registry, parts=_PARTS)
+    recipe = compose(layers or [_DEFAULT], [_within(each) for each in overrides], registry=registry, parts=_PARTS)
     if recipe.annotate is None:
         raise RecipeError(f"The layers {', '.join(layers)} leave no section annotate. Leave out annotate=null.")
     pipeline = Pipeline(Job(recipe.annotate, dataset, out), registry)
