@@ -52,7 +52,7 @@ class _Sentence(Reader):
         for at in self._in_time(verbs):
             if found := self._grasped(at):
                 return found
-        return _NONE if verbs else self._named_only()
+        return _NONE if 0 in verbs else self._named_only()
 
     def _verb(self, at: int) -> bool:
         """Whether a word is a verb here: no noun or adjective after an article, nothing that is forbidden."""
@@ -121,7 +121,7 @@ class _Sentence(Reader):
         return self.phrase(starts[0])
 
     def _named_only(self) -> Phrase:
-        """The phrase at the start of an instruction without any verb, such as "red cup"."""
+        """The phrase at the start of an instruction that is no command, such as "red cup" or "drawer open"."""
         found = self.phrase(0)
         idle = self.of(found.first, "phrase.idle") or any(self.of(at, "pronouns.robot") for at in range(found.last))
         return _NONE if idle else found

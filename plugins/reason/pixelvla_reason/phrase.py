@@ -72,7 +72,8 @@ class Reader:
             return True
         if self.of(at, "determiners.quantity") and self.word(at + 1) == "of":
             return True
-        return self._adverb(at) or (self.word(at) == "of" and self.of(at - 1, "determiners.quantity"))
+        number = self.word(at).isdigit() and at + 1 < len(self.tokens) and not self._stops(at + 1)
+        return number or self._adverb(at) or (self.word(at) == "of" and self.of(at - 1, "determiners.quantity"))
 
     def _adverb(self, at: int) -> bool:
         word = self.word(at)
@@ -95,9 +96,10 @@ class Reader:
         return self.of(at, "determiners.list")
 
     def _stops(self, at: int) -> bool:
-        return self.of(at, "phrase.end", "pronouns.list", "phrase.noise") or (self.word(at), self.word(at + 1)) in (
-            ("cardboard", "fence"),
-        )
+        return self.of(at, "phrase.end", "pronouns.list", "phrase.noise", "negation.list") or (
+            self.word(at),
+            self.word(at + 1),
+        ) in (("cardboard", "fence"),)
 
     def _named(self, first: int, at: int) -> bool:
         """Whether the words up to ``at`` hold a noun already; the last colour may be one ("orange")."""
@@ -106,11 +108,16 @@ class Reader:
 
     def _soft(self, at: int) -> bool:
         """Whether a word after a noun tells where or how instead of what."""
-        if self._adverb(at) or self.of(at, "verbs.step"):
+        if self._adverb(at) or self.of(at, "verbs.step") or self._determiner(at) or self._done(at):
             return True
         if not self.of(at, "phrase.soft"):
             return False
         return not self.of(at + 1, "phrase.drawerlike")
+
+    def _done(self, at: int) -> bool:
+        """Whether a participle after a noun tells what becomes of it: "the towel folded in half"."""
+        word, nothing_follows = self.word(at), at + 1 >= len(self.tokens) or self.tokens[at + 1].mark
+        return word.endswith("ed") and word in self.words.verbs and (nothing_follows or self._stops(at + 1))
 
     def _joins(self, first: int, at: int) -> bool:
         """Whether "and" or a comma joins two adjectives of one thing: "yellow and white mug"."""
@@ -134,7 +141,7 @@ class Reader:
         """Drop words at the end that are no part of a name: places, numbers of scenes."""
         while last - first > 1 and (self._soft(last - 1) or (last == len(self.tokens) and self._number(last - 1))):
             last -= 1
-        places = all(self.of(at, "phrase.soft") or self._adverb(at) for at in range(first, last))
+        places = not self._determiner(first - 1) and all(self._soft(at) for at in range(first, last))
         return Phrase(first, first) if places or self.of(last - 1, "pronouns.robot") else Phrase(first, last)
 
     def _number(self, at: int) -> bool:
