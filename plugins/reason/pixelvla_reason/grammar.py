@@ -69,11 +69,13 @@ class _Sentence(Reader):
 
     def _in_time(self, verbs: list[int]) -> list[int]:
         """Put what happens after something behind it: "before closing the drawer, put ...", "... after opening it"."""
-        late = [at for at in verbs if self.word(at - 1) == "before" or self.of(at - 1, "negation.list")]
-        early = [at for at in verbs if self.word(at - 1) == "after"]
-        forbidden = [at for at in late if self.word(at - 1) != "before"]
-        middle = [at for at in verbs if at not in late and at not in early]
-        return early + middle + [at for at in late if at not in forbidden]
+        wanted = [at for at in verbs if not self.of(at - 1, "negation.list")]
+        return sorted(wanted, key=lambda at: (self._late(at), self.word(at - 1) != "after"))
+
+    def _late(self, at: int) -> bool:
+        """Whether a verb tells what comes later, or what it is all for: "to clean the table, pick up the sponge"."""
+        aim = self.word(at - 1) == "to" and (at == 1 or self.word(at - 2) == "order")
+        return aim or self.word(at - 1) == "before"
 
     def _grasped(self, at: int) -> Phrase:
         verb = self.words.verbs[self.word(at)]
@@ -122,6 +124,7 @@ class _Sentence(Reader):
 
     def _named_only(self) -> Phrase:
         """The phrase at the start of an instruction that is no command, such as "red cup" or "drawer open"."""
-        found = self.phrase(0)
+        unknown_verb = self._determiner(1) and not self._determiner(0)
+        found = self.phrase(1 if unknown_verb else 0)
         idle = self.of(found.first, "phrase.idle") or any(self.of(at, "pronouns.robot") for at in range(found.last))
         return _NONE if idle else found
