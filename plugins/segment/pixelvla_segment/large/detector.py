@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def words_of(mask_BL: Tensor, length: int) -> Tensor:
+    """Which tokens are words, bool[B, length]: not the padding, nor the first, nor the full stop and the end."""
+    import torch
+
+    place = torch.arange(length, device=mask_BL.device)
+    return (place >= 1) & (place < mask_BL.sum(1, keepdim=True) - 2)
+
+
 class TextDetector:
     """Finds what texts name on images of any sizes; subclasses do so on images of one size."""
 
@@ -50,20 +58,20 @@ def caption(text: str) -> str:
     return text if text.endswith(".") else text + "."
 
 
-def detections(boxes: Tensor, probabilities: Tensor, config: DetectorConfig) -> list[Detection]:
+def detections(boxes: Tensor, probabilities: Tensor, words: Tensor, config: DetectorConfig) -> list[Detection]:
     """Keep what is sure enough, the surest first.
 
     Args:
         boxes: float[Q, 4], centre and size in [0, 1].
-        probabilities: float[Q, T], how well each box fits each token of the text.
+        probabilities: float[Q, T], how well each box fits each token of the text; 0 where there is none.
+        words: bool[T], which tokens are words; a box that fits none of them is dropped.
     """
     import torch
     from torchvision.ops import box_convert, nms
 
-    if not probabilities.shape[1]:
-        return []
     scores = probabilities.max(1).values
-    kept = torch.nonzero((scores > config.threshold) & (scores > config.text_threshold))[:, 0]
+    fits = (probabilities * words).max(1).values > config.text_threshold
+    kept = torch.nonzero((scores > config.threshold) & fits)[:, 0]
     corners = box_convert(boxes[kept].float(), "cxcywh", "xyxy").clamp(0, 1)
     scores = scores[kept].float()
     best = nms(corners, scores, config.overlap) if config.overlap < 1 else scores.argsort(descending=True, stable=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from pixelvla_core.annotate.models import Detection
 from pixelvla_segment.large.config import GroundingDinoConfig
-from pixelvla_segment.large.detector import TextDetector, caption, detections
+from pixelvla_segment.large.detector import TextDetector, caption, detections, words_of
 from pixelvla_segment.large.device import device_of, dtype_of
 from pixelvla_segment.large.weights import SAFETENSORS, LocalWeights, find_weights
 
@@ -51,10 +51,10 @@ class GroundingDino(TextDetector):
                 pixel_mask=seen["pixel_mask"].to(model.device),
                 **tokens,
             )
-        words = _words(tokens["input_ids"], tokens["attention_mask"])
         probabilities = made.logits.float().sigmoid()
+        words = words_of(tokens["attention_mask"], probabilities.shape[2])
         return [
-            detections(boxes, each[:, : of_text.shape[0]][:, of_text], self.config)
+            detections(boxes, each, of_text, self.config)
             for boxes, each, of_text in zip(made.pred_boxes, probabilities, words, strict=True)
         ]
 
@@ -72,16 +72,6 @@ class GroundingDino(TextDetector):
         if self.config.texts:
             model.model.text_backbone = remembering(model.model.text_backbone, self.config.texts)
         return model, AutoProcessor.from_pretrained(folder, local_files_only=True)
-
-
-def _words(tokens_BL: Tensor, mask_BL: Tensor) -> Tensor:
-    """Which tokens are words, bool[B, L]: neither padding, nor the first, nor the full stop and the end."""
-    words = mask_BL.bool().clone()
-    words[:, 0] = False
-    last = mask_BL.sum(1)
-    for row, count in zip(words, last.tolist(), strict=True):
-        row[max(count - 2, 0) : count] = False
-    return words
 
 
 def remembering(encoder: Any, most: int) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,7 @@ import numpy as np
 from pixelvla_core.annotate.models import Detection
 from pixelvla_core.api import CheckpointError, UserError
 from pixelvla_segment.large.config import GroundingDinoPyConfig
-from pixelvla_segment.large.detector import TextDetector, caption, detections
+from pixelvla_segment.large.detector import TextDetector, caption, detections, words_of
 from pixelvla_segment.large.device import device_of
 from pixelvla_segment.large.weights import LocalWeights, find_weights, needs
 
@@ -44,10 +46,11 @@ class GroundingDinoPy(TextDetector):
         with torch.inference_mode():
             made = self.model(pixels.to(device_of(self.config.device)), captions=captions)
         probabilities = made["pred_logits"].float().sigmoid()
-        counts = [len(self.model.tokenizer(each)["input_ids"]) for each in captions]
-        return [  # words alone: neither the first token, nor the full stop and the end
-            detections(boxes, each[:, 1 : max(count - 2, 1)], self.config)
-            for boxes, each, count in zip(made["pred_boxes"], probabilities, counts, strict=True)
+        mask = self.model.tokenizer(captions, padding=True, return_tensors="pt")["attention_mask"]
+        words = words_of(mask.to(probabilities.device), probabilities.shape[2])
+        return [
+            detections(boxes, each, of_text, self.config)
+            for boxes, each, of_text in zip(made["pred_boxes"], probabilities, words, strict=True)
         ]
 
     def _pixels(self, image: np.ndarray) -> Tensor:
@@ -113,7 +116,8 @@ def _built(described: Any) -> Any:
 
     from pixelvla_segment.large.bert import adapted_bert
 
-    with adapted_bert():
+    described.use_checkpoint = described.use_transformer_ckpt = False  # they only serve training
+    with adapted_bert(), redirect_stdout(sys.stderr):  # the package prints
         return build_model(described)
 
 

@@ -6,6 +6,7 @@ of all images are decoded together, by the same calls of the model.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,14 +45,34 @@ class Sam2(Sam):
         return PackageNetwork(self.config, self.weights())
 
 
+def sam2_package() -> Any:
+    """Import the package sam2.
+
+    It sets up hydra when imported, by a call that hydra 1.4 refuses; it does not where that was done before.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        from hydra import initialize_config_module
+        from hydra.core.global_hydra import GlobalHydra
+
+        if not GlobalHydra.instance().is_initialized():
+            with warnings.catch_warnings(action="ignore"):  # one version asks for version_base, another forbids it
+                initialize_config_module("sam2")
+        import sam2
+    except ModuleNotFoundError as error:
+        raise needs("sam2", "sam2") from error
+    return sam2
+
+
 class PackageNetwork:
     """The package's predictor."""
 
     def __init__(self, config: Sam2Config, weights: LocalWeights) -> None:
-        try:
-            from sam2.sam2_image_predictor import SAM2ImagePredictor
-        except ModuleNotFoundError as error:
-            raise needs("sam2", "sam2") from error
+        sam2_package()
+        from sam2.sam2_image_predictor import SAM2ImagePredictor
+
         model = build(config, weights).to(device_of(config.device), dtype_of(config.dtype))
         self.predictor = SAM2ImagePredictor(model)
         self.device, self.dtype = device_of(config.device), dtype_of(config.dtype)
@@ -115,7 +136,8 @@ def build(config: Sam2Config, weights: LocalWeights) -> Any:
 
     file = architecture_file(config, weights)
     described = OmegaConf.merge(OmegaConf.load(file), {"model": {"sam_mask_decoder_extra_args": STABLE}})
-    model = instantiate(described.model, _recursive_=True)
+    with warnings.catch_warnings(action="ignore"):  # hydra 1.4 speaks of every class that the description names
+        model = instantiate(described.model, _recursive_=True)
     stored = weights.folder / weights.files[0]
     try:
         model.load_state_dict(torch.load(stored, map_location="cpu", weights_only=True)["model"])
@@ -134,12 +156,12 @@ def architecture_file(config: Sam2Config, weights: LocalWeights) -> Path:
     Raises:
         UserError: it is not known, or not there.
     """
-    import sam2
+    package = sam2_package()
     from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
 
     known = {checkpoint: described for described, checkpoint in HF_MODEL_ID_TO_FILENAMES.values()}
     name = config.architecture or known.get(weights.files[0], "")
-    for path in (Path(name).expanduser(), Path(sam2.__path__[0]) / name):
+    for path in (Path(name).expanduser(), Path(package.__path__[0]) / name):
         if name and path.is_file():
             return path
     raise UserError(
