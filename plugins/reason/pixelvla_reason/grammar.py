@@ -102,7 +102,9 @@ class _Sentence(Reader):
             start += 1
         if self.word(start) in ("it", "them"):
             return self._antecedent(start)
-        return self.phrase(start)
+        found = self.phrase(start)
+        receiver = not found and self.of(start + 1, "pronouns.robot")  # "give the robot the block"
+        return self.phrase(start + 2) if receiver and self._determiner(start + 2) else found
 
     def _object_follows(self, at: int) -> bool:
         return self.of(at + 1, "determiners.list") or bool(self.phrase(at + 1))

@@ -41,6 +41,7 @@ class Server:
         Raises:
             UserError: the server cannot be reached or refuses; the answers that it gave before are kept.
         """
+        _ = self._answers, self._client  # one of each, made before threads could each make their own
         pool = ThreadPoolExecutor(self.options.concurrency)
         try:
             return list(pool.map(self._target, instructions))
