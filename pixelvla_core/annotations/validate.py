@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from pixelvla_core.annotations.derive import extent
+from pixelvla_core.annotations.episodes import EPISODES, EpisodeNote, read_episodes
 from pixelvla_core.annotations.reader import read_manifest, read_shard
 from pixelvla_core.annotations.rle import Rle
 from pixelvla_core.annotations.schema import ABSENT, FAILED, OK, STATUSES, Annotation, from_dict
 from pixelvla_core.annotations.writer import ROWS
 from pixelvla_core.errors import UserError, suggest
+from pixelvla_core.files import sha256
 from pixelvla_core.prompts import Box
 
 _EDGE = 1e-4
@@ -49,6 +51,7 @@ def _problems(
         )
     yield from _stray(folder, manifest)
     counts, last = Counter[str](), (-1, -1, -1)
+    usable: dict[int, bool] = {}
     for entry in manifest["files"]:
         try:
             rows = read_shard(folder, entry).to_pylist()
@@ -56,6 +59,8 @@ def _problems(
             yield str(error)
             continue
         counts.update(row["status"] for row in rows)
+        for row in rows:
+            usable[row["episode"]] = usable.get(row["episode"], False) or row["status"] == OK
         for number, row in enumerate(rows):
             key = (row["episode"], row["frame"], row["instance"])
             where = f"{entry['path']}, row {number} (episode {key[0]}, frame {key[1]}, instance {key[2]})"
@@ -66,6 +71,7 @@ def _problems(
     stated = {name: count for name, count in manifest["counts"].items() if name not in ("episodes", "rows")}
     if stated != dict(counts):
         yield f"manifest.json: counts {stated}, the files hold {dict(counts)}"
+    yield from _episodes(folder, manifest, usable, lengths)
 
 
 def _stray(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
@@ -73,6 +79,47 @@ def _stray(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
     for path in sorted((folder / ROWS).rglob("*.parquet")):  # beside them lie the artefacts of the annotation's steps
         if (name := path.relative_to(folder).as_posix()) not in listed:
             yield f"{name}: not in the manifest"
+
+
+def _episodes(
+    folder: Path, manifest: Mapping[str, Any], usable: Mapping[int, bool], lengths: Sequence[int] | None
+) -> Iterator[str]:
+    """Check what became of each episode; ``usable`` says for every episode with rows whether one is "ok"."""
+    entry, path = manifest.get("episodes"), folder / EPISODES
+    if not path.is_file():
+        if entry:
+            yield f"{EPISODES}: missing, though the manifest lists it"
+        return
+    if entry is None or entry.get("bytes") != path.stat().st_size or entry.get("sha256") != sha256(path):
+        yield f"{EPISODES}: {'has another checksum than the manifest says' if entry else 'not in the manifest'}"
+    try:
+        notes = read_episodes(folder)
+    except UserError as error:
+        yield str(error)
+        return
+    for episode, times in sorted(Counter(note.episode for note in notes).items()):
+        if times > 1:
+            yield f"{EPISODES}: episode {episode} is there {times} times"
+    for episode in sorted(usable.keys() - {note.episode for note in notes}):
+        yield f"{EPISODES}: nothing about episode {episode}, which has rows"
+    for note in notes:
+        yield from (
+            f"{EPISODES}, episode {note.episode}: {problem}"
+            for problem in _note(note, usable.get(note.episode, False), lengths)
+        )
+
+
+def _note(note: EpisodeNote, usable: bool, lengths: Sequence[int] | None) -> Iterator[str]:
+    if note.kept and note.reason:
+        yield f"kept, but with the reason {note.reason!r} to discard it"
+    if not note.kept and not note.reason:
+        yield "discarded without a reason"
+    if note.kept != usable:
+        yield "kept, but no row is 'ok'" if note.kept else "discarded, but it has rows with status 'ok'"
+    if not 0 <= note.score <= 1:
+        yield f"score {note.score}; expected 0 to 1"
+    if lengths is not None and not 0 <= note.episode < len(lengths):
+        yield "the dataset has no such episode"
 
 
 def _row(data: Mapping[str, Any], camera: str, lengths: Sequence[int] | None) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""``pixelvla data`` and ``pixelvla annotations``."""
+"""``pixelvla data``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pixelvla_core.errors import ContractError, DataError
+from pixelvla_core.errors import ContractError
 from pixelvla_lerobot.config import LeRobotConfig
 
 _FOLDER = click.Path(path_type=Path)
@@ -50,43 +50,3 @@ def lint_dataset(
     click.echo("\n".join(map(str, findings)) or "Nothing suspicious.")
     if any(finding.level == "error" for finding in findings):
         raise ContractError(f"{source.name} has errors; see above.")
-
-
-@click.group("annotations")
-def annotations_group() -> None:
-    """Look after annotation sidecars."""
-
-
-@annotations_group.command("validate")
-@click.argument("path", type=_FOLDER)
-@click.argument("dataset", type=_FOLDER, required=False)
-def validate_sidecar(path: Path, dataset: Path | None) -> None:
-    """Check the sidecar in PATH, and that it belongs to DATASET if one is given."""
-    from pixelvla_core.annotations.validate import validate
-    from pixelvla_lerobot.source import Source
-
-    source = Source(dataset, dataset.name) if dataset else None
-    problems = validate(
-        path,
-        fingerprint=source.fingerprint if source else None,
-        lengths=source.columns.lengths if source else None,
-    )
-    for problem in problems:
-        click.echo(problem)
-    if problems:
-        raise DataError(f"{path} has {len(problems)} problems; see above. Annotate again, or copy the damaged files.")
-    click.echo(f"{path} is valid.")
-
-
-@annotations_group.command("oracle")
-@click.argument("masks", type=click.Path(path_type=Path))
-@click.argument("dataset", type=_FOLDER)
-@click.argument("out", type=_FOLDER)
-@click.option("--camera", default="front", show_default=True)
-@click.option("--seed", default=0, show_default=True, help="Seed of the stored points and lines.")
-def oracle(masks: Path, dataset: Path, out: Path, camera: str, seed: int) -> None:
-    """Write the sidecar OUT for DATASET from a simulator's exact MASKS (a .masks.jsonl file)."""
-    from pixelvla_lerobot.oracle import annotate_recording
-
-    annotate_recording(dataset, masks, out, camera=camera, seed=seed)
-    click.echo(f"Wrote {out}.")

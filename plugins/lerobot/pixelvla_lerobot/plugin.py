@@ -37,7 +37,6 @@ def pixelvla_recordings() -> list[Component]:
 
 @hookimpl
 def pixelvla_commands(cli: click.Group) -> None:
-    from pixelvla_lerobot.commands import annotations_group, data_group
+    from pixelvla_lerobot.commands import data_group
 
     cli.add_command(data_group)
-    cli.add_command(annotations_group)

@@ -1,0 +1,157 @@
+"""Several sidecars of one dataset and camera, each about other episodes, as one."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pixelvla_core.annotations.episodes import EPISODES, EpisodeNote, read_episodes, write_episodes
+from pixelvla_core.annotations.reader import read_manifest, read_shard
+from pixelvla_core.annotations.schema import MANIFEST
+from pixelvla_core.annotations.writer import ROWS
+from pixelvla_core.errors import DataError
+from pixelvla_core.files import atomic_folder, check_target, sha256, write_json
+
+_SAME = ("dataset", "revision", "fingerprint", "camera")
+
+
+@dataclass(frozen=True)
+class _File:
+    """One file of rows: where it is, its manifest entry, and the episodes that it has rows of."""
+
+    folder: Path
+    entry: dict[str, Any]
+    episodes: tuple[int, ...]
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First and last episode, as planned or as found."""
+        return tuple(self.entry.get("episodes") or (self.episodes[0], self.episodes[-1]))  # type: ignore[return-value]
+
+
+def merge(folders: Sequence[Path], out: Path) -> Path:
+    """Write one sidecar with the episodes of all.
+
+    Files are copied as they are; only those whose ranges of episodes interleave are written anew, sorted. The manifest
+    keeps the tools of each where they differ.
+
+    Raises:
+        DataError: they are of different datasets or cameras, an episode is in two, one is damaged, or only some say
+            what became of their episodes.
+        UserError: the folder to write to holds something else.
+    """
+    folders, out = [Path(folder) for folder in folders], Path(out)
+    if len(folders) < 2:
+        raise DataError("Merging takes at least two sidecars. Give the folder of each.")
+    check_target(out, "an empty folder")
+    manifests = [read_manifest(folder) for folder in folders]
+    _check_same(folders, manifests)
+    notes = [read_episodes(folder) for folder in folders]
+    _check_notes(folders, notes)
+    files = [_files(folder, manifest) for folder, manifest in zip(folders, manifests, strict=True)]
+    _check_disjoint(folders, files, notes)
+    with atomic_folder(out) as partial:
+        entries = [_write(group, partial) for group in _groups([file for each in files for file in each])]
+        manifest = _manifest(folders, manifests, entries)
+        if all_notes := [note for each in notes for note in each]:
+            path = write_episodes(partial, all_notes)
+            manifest["episodes"] = {"path": EPISODES, "sha256": sha256(path), "bytes": path.stat().st_size}
+        write_json(partial / MANIFEST, manifest)
+    return out
+
+
+def _check_same(folders: Sequence[Path], manifests: Sequence[dict[str, Any]]) -> None:
+    for key in _SAME:
+        values = {str(folder): manifest.get(key) for folder, manifest in zip(folders, manifests, strict=True)}
+        if len(set(values.values())) > 1:
+            said = ", ".join(f"{folder}: {value!r}" for folder, value in values.items())
+            raise DataError(
+                f"Only sidecars of one dataset and camera can be merged; these differ in {key} ({said}). "
+                "Annotate the same revision with the same camera."
+            )
+
+
+def _check_notes(folders: Sequence[Path], notes: Sequence[Sequence[EpisodeNote]]) -> None:
+    silent = [str(folder) for folder, each in zip(folders, notes, strict=True) if not each]
+    if silent and len(silent) < len(folders):
+        raise DataError(
+            f"{', '.join(silent)} has no {EPISODES}, the others have: whether its episodes are kept would be lost in "
+            "the merged sidecar. Merge those that have one with each other, and those that have none."
+        )
+
+
+def _files(folder: Path, manifest: dict[str, Any]) -> list[_File]:
+    return [
+        _File(folder, entry, tuple(sorted(read_shard(folder, entry)["episode"].unique().to_pylist())))
+        for entry in manifest["files"]
+    ]
+
+
+def _check_disjoint(
+    folders: Sequence[Path], files: Sequence[Sequence[_File]], notes: Sequence[Sequence[EpisodeNote]]
+) -> None:
+    owner: dict[int, Path] = {}
+    for folder, each, said in zip(folders, files, notes, strict=True):
+        own = {episode for file in each for episode in file.episodes} | {note.episode for note in said}
+        if twice := sorted(own & owner.keys()):
+            named = ", ".join(map(str, twice[:10])) + (f" and {len(twice) - 10} more" if len(twice) > 10 else "")
+            raise DataError(
+                f"Episodes {named} are in both {owner[twice[0]]} and {folder}. Each episode must come from one "
+                "sidecar; annotate disjoint lists of episodes."
+            )
+        owner |= dict.fromkeys(own, folder)
+
+
+def _groups(files: list[_File]) -> list[list[_File]]:
+    """Files in order of their episodes, those together whose ranges overlap."""
+    groups: list[list[_File]] = []
+    last = -1
+    for file in sorted((file for file in files if file.episodes), key=lambda file: file.span):
+        if not groups or file.span[0] > last:
+            groups.append([])
+        groups[-1].append(file)
+        last = max(last, file.span[1])
+    return groups
+
+
+def _write(group: list[_File], out: Path) -> dict[str, Any]:
+    """Copy one file, or write several as one; return the manifest entry."""
+    first, last = min(file.span[0] for file in group), max(file.span[1] for file in group)
+    path = out / ROWS / f"episodes-{first:06d}-{last:06d}.parquet"
+    path.parent.mkdir(exist_ok=True)
+    tables = [read_shard(file.folder, file.entry) for file in group]
+    if len(group) == 1:
+        shutil.copyfile(group[0].folder / group[0].entry["path"], path)
+    else:
+        table = pa.concat_tables(tables)
+        order = pc.sort_indices(table, [(name, "ascending") for name in ("episode", "frame", "instance")])
+        pq.write_table(table.take(order), path, compression="zstd", write_page_checksum=True)
+    return {
+        "path": path.relative_to(out).as_posix(),
+        "sha256": sha256(path),
+        "bytes": path.stat().st_size,
+        "rows": sum(map(len, tables)),
+        "episodes": [first, last],
+    }
+
+
+def _manifest(folders: Sequence[Path], manifests: Sequence[dict[str, Any]], entries: list[dict]) -> dict[str, Any]:
+    counts = Counter[str]()
+    for manifest in manifests:
+        counts.update(manifest["counts"])
+    tools = [manifest.get("tools", {}) for manifest in manifests]
+    merged = [
+        {"manifest_sha256": sha256(folder / MANIFEST), "episodes": manifest["counts"].get("episodes"), "tools": used}
+        for folder, manifest, used in zip(folders, manifests, tools, strict=True)
+    ]
+    same = all(used == tools[0] for used in tools)
+    kept = {key: manifests[0][key] for key in ("format", "version", *_SAME) if key in manifests[0]}
+    return {**kept, "tools": tools[0] if same else {"merged": merged}, "counts": dict(counts), "files": entries}
