@@ -79,7 +79,9 @@ def sam2_folder(tmp_path_factory) -> Path:
     )
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("sam2_hf")
-    _lively(Sam2VideoModel(config)).save_pretrained(folder)
+    model = _lively(Sam2VideoModel(config))
+    model.mask_decoder.pred_obj_score_head.proj_out.bias.data += 2  # the object is seen
+    model.save_pretrained(folder)
     side = {"height": SIDE, "width": SIDE}
     image = Sam2ImageProcessor(size=side, mask_size={"height": SIDE // 4, "width": SIDE // 4})
     video = Sam2VideoVideoProcessor(size=side)
