@@ -13,6 +13,7 @@ from pixelvla_core.annotate.work import Job
 from pixelvla_core.annotations.episodes import EpisodeNote
 from pixelvla_core.annotations.reader import read_manifest
 from pixelvla_core.annotations.schema import MANIFEST, Header
+from pixelvla_core.annotations.writer import ROWS
 from pixelvla_core.errors import DataError, RecipeError
 from pixelvla_core.files import check_target, full_disk_is_user_error, locked, remove_partials
 from pixelvla_core.plugins import PluginManager, Registry
@@ -54,7 +55,8 @@ def annotate(dataset: str, out: Path, arguments: Sequence[str] = (), registry: R
         return _finished(header, out)
     kept = "Finished tasks stay."
     with locked(out), full_disk_is_user_error(out, kept, "run the command again"):
-        remove_partials(out)
+        for folder in (out, out / ROWS, *pipeline.work.workspace.steps.glob("*")):
+            remove_partials(folder)
         save_recipe(recipe, out / RECIPE)
         run(pipeline, _runner(recipe.annotate, registry))
     return out

@@ -130,7 +130,8 @@ class Work:
         built = self.tracker() if key == "tracker" else getattr(self, key)
         identity: dict[str, Any] = built.identity() if hasattr(built, "identity") else {}
         versions = libraries([component.target.partition(".")[0]], in_turn=False)
-        return {"name": part.name, "options": to_plain(part.options), "versions": versions, **identity}
+        known = {"name": part.name, "options": to_plain(part.options), "versions": versions}
+        return known | ({"weights": identity} if identity else {})
 
     def ahead_of[T](self, episodes: Sequence[int], read: Callable[[int], T]) -> Iterator[tuple[int, T | DataError]]:
         """Yield each episode with what ``read`` returns for it, read by a thread; the error where it is damaged."""

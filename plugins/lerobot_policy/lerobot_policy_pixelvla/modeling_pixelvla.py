@@ -5,13 +5,16 @@ Shapes: B batch, H horizon, A action dim.
 
 from __future__ import annotations
 
+import shutil
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from huggingface_hub.constants import CONFIG_NAME
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor
@@ -20,7 +23,7 @@ from pixelvla_core import checkpoint
 from pixelvla_core.api import PluginManager, RecipeError, StateBackbone, UserError
 from pixelvla_core.contract import ActionContract, Statistics
 from pixelvla_core.contract.infer import declared_facts
-from pixelvla_core.files import remove_partials
+from pixelvla_core.files import atomic_file, remove_partials
 
 from .configuration_pixelvla import PixelVLAConfig
 from .observation import rows_of, to_samples
@@ -154,7 +157,9 @@ class PixelVLAPolicy(PreTrainedPolicy):
         given = self.config.checkpoint
         self.config.checkpoint = FOLDER
         try:
-            self.config._save_pretrained(save_directory)
+            with atomic_file(save_directory / CONFIG_NAME) as partial, TemporaryDirectory() as scratch:
+                self.config._save_pretrained(Path(scratch))  # LeRobot writes it bit by bit
+                shutil.copyfile(Path(scratch) / CONFIG_NAME, partial)
         finally:
             self.config.checkpoint = given
         registry = PluginManager.load().registry
