@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pixelvla_segment.large.config import EdgeTamConfig, Sam2HfConfig, SamConfig
+from pixelvla_segment.large import config as options
+from pixelvla_segment.large.config import Sam2HfConfig, SamConfig
 from pixelvla_segment.large.device import device_of, dtype_of
 from pixelvla_segment.large.sam import Network, Queries, Sam
 from pixelvla_segment.large.weights import SAFETENSORS, LocalWeights, find_weights
@@ -45,12 +46,15 @@ class Sam2Hf(TransformersSam):
 class EdgeTam(TransformersSam):
     """EdgeTAM, made for telephones."""
 
-    def __init__(self, config: EdgeTamConfig | None = None) -> None:
-        super().__init__(config or EdgeTamConfig())
+    def __init__(self, config: options.EdgeTamConfig | None = None) -> None:
+        super().__init__(config or options.EdgeTamConfig())
 
     def model_class(self) -> Any:
-        from transformers import EdgeTamModel
+        from transformers import EdgeTamConfig, EdgeTamModel, EdgeTamVisionConfig
 
+        # To print a configuration, transformers builds the default one, which asks the hub for a file of its own.
+        for config in (EdgeTamConfig, EdgeTamVisionConfig):
+            config.has_no_defaults_at_init = True
         return EdgeTamModel
 
 
