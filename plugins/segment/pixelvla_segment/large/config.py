@@ -37,6 +37,7 @@ class SamConfig:
         multimask: Whether three masks are made for a single point, of which the surest is taken; a point leaves open
             whether a thing or a part of it is meant.
         objects_at_once: Masks that are decoded together; what a batch of images may need at most beyond the images.
+        images_at_once: Images that are encoded together; 0 for all of them, but one on a CPU.
     """
 
     model: str = "facebook/sam2.1-hiera-large"
@@ -46,6 +47,7 @@ class SamConfig:
     line_points: int = 5
     multimask: bool = True
     objects_at_once: int = 32
+    images_at_once: int = 0
 
     def __post_init__(self) -> None:
         _check_where(self.dtype)
@@ -121,6 +123,7 @@ class DetectorConfig:
         text_threshold: A box is dropped unless it fits a word of the text at least so well.
         overlap: Of two boxes with a greater intersection over union the surer one is kept; 1 keeps both.
         most: Boxes that are kept for an image.
+        images_at_once: Images that the model is given together; 0 for all of them, but one on a CPU.
     """
 
     revision: str | None = None
@@ -129,6 +132,7 @@ class DetectorConfig:
     text_threshold: float = 0.25
     overlap: float = 0.9
     most: int = 20
+    images_at_once: int = 0
 
     def __post_init__(self) -> None:
         _check_share(threshold=self.threshold, text_threshold=self.text_threshold, overlap=self.overlap)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import batched
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from pixelvla_core.annotate.models import Detection
 from pixelvla_core.api import Box
 from pixelvla_segment.large.config import DetectorConfig
+from pixelvla_segment.large.device import device_of, images_at_once
 from pixelvla_segment.large.sam import check_image
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ def words_of(mask_BL: Tensor, length: int) -> Tensor:
 class TextDetector:
     """Finds what texts name on images of any sizes; subclasses do so on images of one size."""
 
+    config: DetectorConfig
+
     def detect(self, images: Sequence[np.ndarray], texts: Sequence[str]) -> list[list[Detection]]:
         """Return for each image, uint8[H, W, 3], what fits its own text, the surest first; nothing for an empty text.
 
@@ -41,10 +45,12 @@ class TextDetector:
             if text.strip(" ."):
                 groups[image.shape].append(number)
         found: list[list[Detection]] = [[] for _ in images]
-        for numbers in groups.values():  # padding to a common size would change what is found
-            made = self.detect_alike([images[number] for number in numbers], [texts[number] for number in numbers])
-            for number, each in zip(numbers, made, strict=True):
-                found[number] = each
+        most = images_at_once(self.config.images_at_once, device_of(self.config.device))
+        for group in groups.values():  # padding to a common size would change what is found
+            for numbers in batched(group, most):
+                made = self.detect_alike([images[number] for number in numbers], [texts[number] for number in numbers])
+                for number, each in zip(numbers, made, strict=True):
+                    found[number] = each
         return found
 
     def detect_alike(self, images: list[np.ndarray], texts: list[str]) -> list[list[Detection]]:

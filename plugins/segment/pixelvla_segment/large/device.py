@@ -29,6 +29,11 @@ def device_of(name: str) -> torch.device:
     return device
 
 
+def images_at_once(wanted: int, device: torch.device) -> int:
+    """Return how many images a model is given together; without a wish one on a CPU, whose caches hold no more."""
+    return wanted or (1 if device.type == "cpu" else 2**31)
+
+
 def dtype_of(name: str) -> torch.dtype:
     """Return PyTorch's type of that name."""
     import torch

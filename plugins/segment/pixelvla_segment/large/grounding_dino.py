@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 class GroundingDino(TextDetector):
     """Finds what a text names."""
 
+    config: GroundingDinoConfig
+
     def __init__(self, config: GroundingDinoConfig | None = None) -> None:
         self.config = config or GroundingDinoConfig()
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class GroundingDinoPy(TextDetector):
     """Finds what a text names."""
 
+    config: GroundingDinoPyConfig
+
     def __init__(self, config: GroundingDinoPyConfig | None = None) -> None:
         self.config = config or GroundingDinoPyConfig()
 

@@ -18,6 +18,7 @@ from pixelvla_core.annotate.models import Segment
 from pixelvla_core.api import Prompt, UserError
 from pixelvla_segment.large.config import SamConfig
 from pixelvla_segment.large.cues import Cue, cue_of
+from pixelvla_segment.large.device import images_at_once
 from pixelvla_segment.large.weights import LocalWeights
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Sam:
         flat = [(place, number, cue) for place, these in enumerate(cues) for number, cue in enumerate(these)]
         made: dict[tuple[int, int], Segment] = {}
         with torch.inference_mode():
-            features = self.network.encode(images)
+            features = self._encoded(images)
             for some in _of_one_form(flat, self.config.objects_at_once):
                 owners = torch.tensor([place for place, _, _ in some], device=self.network.device)
                 of_each = [level.index_select(0, owners) for level in features]
@@ -134,6 +135,13 @@ class Sam:
                     mask = upscaled(logit, images[place].shape[:2])
                     made[place, number] = Segment(mask, float(score.clamp(0, 1)))
         return [[made[place, number] for number in range(len(these))] for place, these in enumerate(cues)]
+
+    def _encoded(self, images: list[np.ndarray]) -> list[Tensor]:
+        import torch
+
+        most = images_at_once(self.config.images_at_once, self.network.device)
+        parts = [self.network.encode(some) for some in batched(images, most)]
+        return parts[0] if len(parts) == 1 else [torch.cat(level) for level in zip(*parts, strict=True)]
 
     def _best(self, features: list[Tensor], cues: list[Cue]) -> tuple[Tensor, Tensor]:
         """The surest mask of each object: logits float[N, h, w], and scores float[N]."""

@@ -16,7 +16,7 @@ from pixelvla_core.annotate.models import Detector
 from pixelvla_core.api import UserError
 
 TEXTS = ["red cup", "robot gripper", "Red cup.", "the blue drawer"]
-ALL = {"threshold": 0.0, "text_threshold": 0.0, "overlap": 1.0, "most": 100, "device": "cpu"}
+ALL = {"threshold": 0.0, "text_threshold": 0.0, "overlap": 1.0, "most": 100, "device": "cpu", "images_at_once": 16}
 
 
 @pytest.fixture(scope="module")
