@@ -20,14 +20,9 @@ _EVERY = 30.0
 
 
 class Progress:
-    """Reports the steps of one annotation.
+    """Reports the steps of one annotation."""
 
-    Args:
-        episodes: of the whole dataset.
-    """
-
-    def __init__(self, episodes: int) -> None:
-        self.episodes = episodes
+    def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
         columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bars = Bars(*columns, TextColumn("{task.fields[note]}"), console=self.console)
@@ -42,6 +37,10 @@ class Progress:
 
     def __exit__(self, *error: object) -> None:
         self._bars.stop()
+
+    def say(self, what: str) -> None:
+        """Say something once."""
+        self.console.print(what)
 
     def start(self, title: str, tasks: int, finished: int) -> None:
         """Begin a step of so many tasks, of which some were done before."""

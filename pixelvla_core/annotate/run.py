@@ -9,6 +9,7 @@ from typing import cast
 from pixelvla_core.annotate.pictures import contact_sheet
 from pixelvla_core.annotate.pipeline import Pipeline, Runner
 from pixelvla_core.annotate.progress import Progress, print_summary
+from pixelvla_core.annotate.steps.closing import Closing
 from pixelvla_core.annotate.work import Job
 from pixelvla_core.annotations.episodes import EpisodeNote
 from pixelvla_core.annotations.reader import read_manifest
@@ -64,7 +65,8 @@ def annotate(dataset: str, out: Path, arguments: Sequence[str] = (), registry: R
 
 def run(pipeline: Pipeline, runner: Runner) -> None:
     """Do what is still to do, step by step, and finish the sidecar."""
-    with Progress(len(pipeline.work.episodes)) as progress:
+    with Progress() as progress:
+        progress.say(f"Gripper: {cast(Closing, pipeline.steps[Closing.name]).signal.report}")
         for name, step in pipeline.steps.items():
             keys, missing = list(step.tasks()), pipeline.missing(name)
             progress.start(step.title, len(keys), len(keys) - len(missing))
@@ -72,8 +74,8 @@ def run(pipeline: Pipeline, runner: Runner) -> None:
             progress.end()
     masks = pipeline.work.workspace.read_all("masks", pipeline.steps["masks"].tasks())
     notes = [EpisodeNote(**row) for row in masks]
-    pipeline.steps["masks"].writer().finish(episodes=notes)  # type: ignore[attr-defined]
     contact_sheet(pipeline.work, notes, pipeline.steps["grippers"].tasks())
+    pipeline.steps["masks"].writer().finish(episodes=notes)  # type: ignore[attr-defined]
     print_summary(notes, pipeline.work.job.out)
 
 

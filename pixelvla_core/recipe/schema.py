@@ -266,7 +266,8 @@ class Annotate:
     Attributes:
         recording: what reads the dataset. camera: which camera is annotated.
         episodes: only these; empty for all.
-        profile: what gripper values mean: fractal, bridge, libero or tabletop; inferred from the data if not given.
+        profile: what gripper values mean, a name such as bridge or values such as open=1,closed=0 (see
+            ``annotate/profiles.py``); inferred from the data if not given.
         video: how the frames on which grippers close are put together.
         gripper: what finds the gripper on them.
         margin: by which the gripper's box is enlarged to the region proposal, as a fraction of its longer side.

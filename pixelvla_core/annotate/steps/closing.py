@@ -56,7 +56,7 @@ class Closing(Step):
             recording.action_names,
             recording.state_names,
             [recording.actions(episode) for episode in sample],
-            [state for state in states if state is not None] or None,
+            None if any(state is None for state in states) else [state for state in states if state is not None],
             self.work.recipe.profile,
         )
 

@@ -58,3 +58,40 @@ class FollowConfig:
         for name in ("inertia", "rim"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 0")
+
+
+@dataclass(frozen=True)
+class ColourConfig:
+    """Options of the detector ``colour``.
+
+    Attributes:
+        smallest: Least share of the image that a thing covers.
+        shape: How much an outline that does not fit the noun lowers the score, in [0, 1].
+    """
+
+    smallest: float = 0.0003
+    shape: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("smallest", "shape"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to 1")
+
+
+@dataclass(frozen=True)
+class MotionConfig:
+    """Options of the gripper finder ``motion``.
+
+    Attributes:
+        change: Difference of a colour channel, of 255, above which a pixel has changed.
+        common: Share of the clips in which a colour must move to be the gripper's.
+    """
+
+    change: float = 30.0
+    common: float = 0.7
+
+    def __post_init__(self) -> None:
+        if not 0 < self.change < 255:
+            raise ValueError(f"change is {self.change}; expected more than 0 and less than 255")
+        if not 0 <= self.common <= 1:
+            raise ValueError(f"common is {self.common}; expected 0 to 1")

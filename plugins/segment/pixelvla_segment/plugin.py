@@ -1,8 +1,11 @@
-"""What this distribution offers."""
+"""What this distribution offers; importing it loads neither OpenCV nor a model."""
 
 from __future__ import annotations
 
 from pixelvla_core.api import Component, hookimpl
+from pixelvla_segment.large import components as large
+
+_CONFIG = "pixelvla_segment.config:"
 
 
 @hookimpl
@@ -11,9 +14,10 @@ def pixelvla_segmenters() -> list[Component]:
         Component(
             name="grabcut",
             target="pixelvla_segment.grabcut:GrabCut",
-            config="pixelvla_segment.config:GrabCutConfig",
+            config=_CONFIG + "GrabCutConfig",
             summary="OpenCV's GrabCut from points, lines, boxes and masks; no weights",
-        )
+        ),
+        *large.segmenters(),
     ]
 
 
@@ -23,7 +27,34 @@ def pixelvla_trackers() -> list[Component]:
         Component(
             name="follow",
             target="pixelvla_segment.follow:Follow",
-            config="pixelvla_segment.config:FollowConfig",
+            config=_CONFIG + "FollowConfig",
             summary="Finds the object's colours and shape again on each image",
-        )
+        ),
+        *large.trackers(),
+    ]
+
+
+@hookimpl
+def pixelvla_detectors() -> list[Component]:
+    return [
+        Component(
+            name="colour",
+            target="pixelvla_segment.colour:Colour",
+            config=_CONFIG + "ColourConfig",
+            summary="Coloured things by the words for their colours and shapes; no weights",
+        ),
+        *large.detectors(),
+    ]
+
+
+@hookimpl
+def pixelvla_gripper_finders() -> list[Component]:
+    return [
+        Component(
+            name="motion",
+            target="pixelvla_segment.motion:Motion",
+            config=_CONFIG + "MotionConfig",
+            summary="What moves in every episode and has the same colours in all of them; no weights",
+        ),
+        *large.gripper_finders(),
     ]
