@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pixelvla_core.annotations.episodes import EPISODES, EpisodeNote, read_episodes, write_episodes
@@ -131,9 +130,9 @@ def _write(group: list[_File], out: Path) -> dict[str, Any]:
     if len(group) == 1:
         shutil.copyfile(group[0].folder / group[0].entry["path"], path)
     else:
-        table = pa.concat_tables(tables)
-        order = pc.sort_indices(table, [(name, "ascending") for name in ("episode", "frame", "instance")])
-        pq.write_table(table.take(order), path, compression="zstd", write_page_checksum=True)
+        order = [(name, "ascending") for name in ("episode", "frame", "instance")]
+        table = pa.concat_tables(tables).sort_by(order)
+        pq.write_table(table, path, compression="zstd", write_page_checksum=True)
     return {
         "path": path.relative_to(out).as_posix(),
         "sha256": sha256(path),

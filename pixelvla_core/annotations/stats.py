@@ -78,9 +78,9 @@ def stats(folder: Path) -> Stats:
         table = read_shard(folder, entry)
         statuses.update(table["status"].to_pylist())
         seen.update(table["episode"].unique().to_pylist())
-        first = table.filter(pc.equal(table["instance"], 0))
+        first = table.filter(pc.field("instance") == 0)
         frames += len(first)
-        ok = first.filter(pc.and_(pc.equal(first["status"], OK), pc.is_valid(first["mask_counts"])))
+        ok = first.filter((pc.field("status") == OK) & pc.field("mask_counts").is_valid())
         usable.update(ok["episode"].unique().to_pylist())
         masked += len(ok)
         areas += np.histogram(shares(ok), EDGES)[0]

@@ -16,11 +16,11 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.group("annotations")
-def annotations() -> None:
+def annotations_group() -> None:
     """Look after annotation sidecars."""
 
 
-@annotations.command("stats")
+@annotations_group.command("stats")
 @click.argument("path", type=_PATH)
 @click.option("--picture", type=_PATH, help="Draw the histogram of mask areas to this PNG file.")
 def stats(path: Path, picture: Path | None) -> None:
@@ -35,7 +35,7 @@ def stats(path: Path, picture: Path | None) -> None:
         click.echo(f"Wrote {picture}.")
 
 
-@annotations.command("validate")
+@annotations_group.command("validate")
 @click.argument("path", type=_PATH)
 @click.argument("dataset", required=False)
 def validate(path: Path, dataset: str | None) -> None:
@@ -56,7 +56,7 @@ def validate(path: Path, dataset: str | None) -> None:
     click.echo(f"{path} is valid.")
 
 
-@annotations.command("merge")
+@annotations_group.command("merge")
 @click.argument("paths", type=_PATH, nargs=-1, required=True)
 @click.option("--out", type=_PATH, required=True, help="The merged sidecar's folder.")
 def merge(paths: tuple[Path, ...], out: Path) -> None:
@@ -66,7 +66,7 @@ def merge(paths: tuple[Path, ...], out: Path) -> None:
     click.echo(f"Wrote {join(paths, out)}.")
 
 
-@annotations.command("export")
+@annotations_group.command("export")
 @click.argument("path", type=_PATH)
 @click.argument("out", type=_PATH)
 @click.argument("dataset", required=False)
@@ -82,7 +82,7 @@ def export(path: Path, out: Path, dataset: str | None, kind: str) -> None:
     click.echo(f"Wrote {export_coco(path, out)} annotations to {out}.")
 
 
-@annotations.command("push")
+@annotations_group.command("push")
 @click.argument("path", type=_PATH)
 @click.option("--repo-id", required=True, help="The dataset's repository on the hub, or one for the annotations.")
 @click.option("--into", help="Folder in the repository.  [default: annotations/CAMERA]")
@@ -95,7 +95,7 @@ def push(path: Path, repo_id: str, into: str | None, revision: str | None, priva
     click.echo(upload(path, repo_id, into=into, revision=revision, private=private))
 
 
-@annotations.command("oracle")
+@annotations_group.command("oracle")
 @click.argument("masks", type=_PATH)
 @click.argument("dataset")
 @click.argument("out", type=_PATH)

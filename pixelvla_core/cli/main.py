@@ -17,7 +17,7 @@ COMMANDS = {
     "wrap": "pixelvla_core.cli.wrap:wrap",
     "train": "pixelvla_core.cli.train:train",
     "annotate": "pixelvla_core.cli.annotate:annotate",
-    "annotations": "pixelvla_core.cli.annotations:annotations",
+    "annotations": "pixelvla_core.cli.annotations:annotations_group",
     "eval": "pixelvla_core.cli.evaluate:evaluate",
     "plugins": "pixelvla_core.cli.plugins:plugins",
     "recipe": "pixelvla_core.cli.recipe:recipe",

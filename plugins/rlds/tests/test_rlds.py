@@ -1,0 +1,257 @@
+"""From a small TFDS folder, written here by its own writer, to a LeRobotDataset."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pixelvla_rlds.layouts import BRIDGE, FRACTAL, choose, read_features
+from pixelvla_rlds.tfrecord import crc32c, example, masked, records
+
+from pixelvla_core.cli.main import main
+from pixelvla_core.errors import DataError
+
+SIDE, LENGTHS = 32, (3, 5, 4)
+
+
+def slow_crc32c(data: bytes) -> int:
+    state = 0xFFFFFFFF
+    for byte in data:
+        state ^= byte
+        for _ in range(8):
+            state = state >> 1 ^ (0x82F63B78 if state & 1 else 0)
+    return state ^ 0xFFFFFFFF
+
+
+def varint(value: int) -> bytes:
+    value &= (1 << 64) - 1
+    out = b""
+    while value > 127:
+        out += bytes([value & 127 | 128])
+        value >>= 7
+    return out + bytes([value])
+
+
+def field(number: int, content: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def encode(values: dict) -> bytes:
+    entries = b""
+    for name, value in values.items():
+        if isinstance(value, list):
+            coded = field(1, b"".join(field(1, one) for one in value))
+        elif value.dtype.kind == "f":
+            coded = field(2, field(1, value.astype("<f4").tobytes()))
+        else:
+            coded = field(3, field(1, b"".join(varint(int(one)) for one in value.ravel())))
+        entries += field(1, field(1, name.encode()) + field(2, coded))
+    return field(1, entries)
+
+
+def record(payload: bytes) -> bytes:
+    length = struct.pack("<Q", len(payload))
+    return length + struct.pack("<I", masked(length)) + payload + struct.pack("<I", masked(payload))
+
+
+def tensor(*shape: int, dtype: str = "float32") -> dict:
+    return {"pythonClassName": "Tensor", "tensor": {"shape": {"dimensions": list(map(str, shape))}, "dtype": dtype}}
+
+
+def nested(children: dict) -> dict:
+    return {"pythonClassName": "FeaturesDict", "featuresDict": {"features": children}}
+
+
+IMAGE = {"image": {"shape": {"dimensions": [str(SIDE), str(SIDE), "3"]}, "dtype": "uint8", "encodingFormat": "png"}}
+TEXT = {"text": {}}
+BRIDGE_STEP = {
+    "observation": nested({"image_0": IMAGE, "image_1": IMAGE, "state": tensor(7)}),
+    "action": tensor(7),
+    "language_instruction": TEXT,
+    "is_first": tensor(dtype="bool"),
+}
+FRACTAL_STEP = {
+    "observation": nested(
+        {
+            "image": IMAGE,
+            "natural_language_instruction": TEXT,
+            "base_pose_tool_reached": tensor(7),
+            "gripper_closed": tensor(1),
+        }
+    ),
+    "action": nested({"gripper_closedness_action": tensor(1), "rotation_delta": tensor(3), "world_vector": tensor(3)}),
+}
+
+
+def picture(episode: int, frame: int) -> np.ndarray:
+    return np.full((SIDE, SIDE, 3), (40 * episode, 30 * frame, 100), np.uint8)
+
+
+def png(array: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(array).save(out, "PNG")
+    return out.getvalue()
+
+
+def numbers(episode: int, steps: int, size: int, seed: int) -> np.ndarray:
+    return np.random.default_rng([episode, seed]).random((steps, size), np.float32)
+
+
+def bridge(episode: int, steps: int) -> dict:
+    return {
+        "steps/observation/image_0": [png(picture(episode, frame)) for frame in range(steps)],
+        "steps/observation/image_1": [png(picture(9, frame)) for frame in range(steps)],
+        "steps/observation/state": numbers(episode, steps, 7, 0).ravel(),
+        "steps/action": numbers(episode, steps, 7, 1).ravel(),
+        "steps/language_instruction": [f"lift cup {episode}".encode()] * steps,
+        "steps/is_first": np.arange(steps) == 0,
+    }
+
+
+def fractal(episode: int, steps: int) -> dict:
+    return {
+        "steps/observation/image": [png(picture(episode, frame)) for frame in range(steps)],
+        "steps/observation/natural_language_instruction": [b"pick can"] * steps,
+        "steps/observation/base_pose_tool_reached": numbers(episode, steps, 7, 0).ravel(),
+        "steps/observation/gripper_closed": numbers(episode, steps, 1, 1).ravel(),
+        "steps/action/world_vector": numbers(episode, steps, 3, 2).ravel(),
+        "steps/action/rotation_delta": numbers(episode, steps, 3, 3).ravel(),
+        "steps/action/gripper_closedness_action": numbers(episode, steps, 1, 4).ravel(),
+    }
+
+
+def write(folder: Path, step: dict, make) -> Path:
+    folder.mkdir()
+    features = nested({"steps": {"pythonClassName": "Dataset", "sequence": {"feature": nested(step)}}})
+    (folder / "features.json").write_text(json.dumps(features))
+    (folder / "dataset_info.json").write_text(json.dumps({"name": "small", "splits": [{"name": "train"}]}))
+    for shard, episodes in enumerate(((0, 1), (2,))):
+        path = folder / f"small-train.tfrecord-{shard:05d}-of-00002"
+        path.write_bytes(b"".join(record(encode(make(episode, LENGTHS[episode]))) for episode in episodes))
+    return folder
+
+
+def opened(root: Path):
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    return LeRobotDataset("rlds/out", root=root, video_backend="pyav")
+
+
+@given(st.binary(max_size=40) | st.integers(500, 3000).map(lambda size: np.random.default_rng(size).bytes(size)))
+@settings(deadline=None, max_examples=60)
+def test_checksums_are_crc32c(data):
+    assert crc32c(data) == slow_crc32c(data)
+
+
+def test_the_checksum_of_the_standard():
+    assert crc32c(b"123456789") == 0xE3069283  # RFC 3720, B.4, and the catalogue's check value
+    assert crc32c(bytes(32)) == 0x8A9136AA
+
+
+def test_examples_give_their_values_back():
+    values = {"a": [b"x", b""], "b": np.array([1.5, -2], np.float32), "c": np.array([-1, 2**40, 0])}
+    found = example(encode(values))
+    assert found["a"] == values["a"]
+    np.testing.assert_array_equal(found["b"], values["b"])
+    np.testing.assert_array_equal(found["c"], values["c"])
+
+
+def test_every_flipped_byte_is_noticed(tmp_path):
+    path, whole = tmp_path / "a.tfrecord", record(b"some content")
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(DataError, match="damaged"):
+            list(records(path))
+
+
+@pytest.mark.parametrize("cut", [1, 13, 20, 27])
+def test_a_cut_file_is_noticed(tmp_path, cut):
+    path = tmp_path / "a.tfrecord"
+    path.write_bytes(record(b"some content")[:cut])
+    with pytest.raises(DataError, match="ends"):
+        list(records(path))
+
+
+def test_bridge_becomes_a_lerobot_dataset(tmp_path, capsys):
+    folder, out = write(tmp_path / "tfds", BRIDGE_STEP, bridge), tmp_path / "out"
+    assert main(["from-rlds", str(folder), "--out", str(out), "--images"]) == 0
+    dataset = opened(out)
+    assert (dataset.num_episodes, dataset.num_frames, dataset.fps) == (3, sum(LENGTHS), 5)
+    assert dataset.features["action"]["names"] == list(BRIDGE.action_names)
+    places = [(episode, frame) for episode, length in enumerate(LENGTHS) for frame in range(length)]
+    for index, (episode, frame) in enumerate(places):
+        row = dataset[index]
+        assert (int(row["episode_index"]), int(row["frame_index"])) == (episode, frame)
+        assert row["task"] == f"lift cup {episode}"
+        np.testing.assert_array_equal(row["action"], numbers(episode, LENGTHS[episode], 7, 1)[frame])
+        np.testing.assert_array_equal(row["observation.state"], numbers(episode, LENGTHS[episode], 7, 0)[frame])
+        image = (row["observation.images.image_0"].numpy().transpose(1, 2, 0) * 255).round()
+        np.testing.assert_array_equal(image, picture(episode, frame))
+
+
+def test_fractal_puts_its_parts_in_order(tmp_path):
+    folder, out = write(tmp_path / "tfds", FRACTAL_STEP, fractal), tmp_path / "out"
+    assert main(["from-rlds", str(folder), "--out", str(out), "--images", "--episodes", "1", "--fps", "7"]) == 0
+    dataset = opened(out)
+    assert (dataset.num_episodes, dataset.fps) == (1, 7)
+    parts = [numbers(0, 3, size, seed)[1] for size, seed in ((3, 2), (3, 3), (1, 4))]
+    np.testing.assert_array_equal(dataset[1]["action"], np.concatenate(parts))
+    assert dataset.features["observation.state"]["names"] == list(FRACTAL.state_names)
+
+
+def test_another_camera_and_another_layout(tmp_path):
+    folder = write(tmp_path / "tfds", BRIDGE_STEP, bridge)
+    features = read_features(folder)
+    assert choose(features, "auto", None) == BRIDGE
+    assert choose(features, "auto", "image_1").image == "steps/observation/image_1"
+    with pytest.raises(DataError, match="no camera 'image_7'"):
+        choose(features, "auto", "image_7")
+    with pytest.raises(DataError, match="layout fractal needs"):
+        choose(features, "fractal", None)
+
+
+def test_an_unknown_layout_is_read_by_common_names(tmp_path):
+    step = {
+        "observation": nested({"cam": IMAGE, "state": tensor(2)}),
+        "action": tensor(2),
+        "language_instruction": TEXT,
+    }
+    found = choose(read_features(write(tmp_path / "tfds", step, bridge)), "auto", None)
+    assert (found.action, found.action_names, found.state_names) == (
+        ("steps/action",),
+        ("action_0", "action_1"),
+        ("state_0", "state_1"),
+    )
+    assert (found.image, found.fps) == ("steps/observation/cam", None)
+
+
+def damage(folder: Path) -> None:
+    path = folder / "small-train.tfrecord-00001-of-00002"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (damage, "Record 0 of"),
+        (lambda folder: (folder / "small-train.tfrecord-00001-of-00002").unlink(), "lacks 1 of 2 files"),
+        (lambda folder: (folder / "features.json").unlink(), "no TFDS folder"),
+        (lambda folder: (folder / "features.json").write_text("{"), "features.json is damaged"),
+    ],
+)
+def test_damage_leaves_nothing_behind(tmp_path, capsys, harm, words):
+    folder, out = write(tmp_path / "tfds", BRIDGE_STEP, bridge), tmp_path / "made" / "out"
+    harm(folder)
+    assert main(["from-rlds", str(folder), "--out", str(out), "--images"]) == 2
+    assert words in capsys.readouterr().err
+    assert not out.exists()
+    assert not out.parent.exists() or not list(out.parent.iterdir())
