@@ -31,6 +31,7 @@ BENCHMARKS = (
     "tabletop_speed",
     "tabletop_record",
     "segmenters",
+    "annotate_models",
     "accelerator",
 )
 RESULTS, PAGE = ROOT / "bench" / "results.json", ROOT / "docs" / "benchmarks.md"
