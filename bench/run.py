@@ -32,6 +32,7 @@ BENCHMARKS = (
     "tabletop_record",
     "segmenters",
     "annotate_models",
+    "sidecar",
     "accelerator",
 )
 RESULTS, PAGE = ROOT / "bench" / "results.json", ROOT / "docs" / "benchmarks.md"
