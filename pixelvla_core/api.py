@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pixelvla_core.geometry import Affine
     from pixelvla_core.hookspecs import hookimpl
     from pixelvla_core.model.lora import base_state_dict
-    from pixelvla_core.plugins import PluginManager
+    from pixelvla_core.plugins import PluginManager, Registry
     from pixelvla_core.processes import orderly_termination, serve_parent
     from pixelvla_core.prompts import Box, Line, Mask, Point, Prompt
     from pixelvla_core.recipe import configure
@@ -41,7 +41,7 @@ _HOMES = {
     "geometry": ["Affine"],
     "hookspecs": ["hookimpl"],
     "model.lora": ["base_state_dict"],
-    "plugins": ["PluginManager"],
+    "plugins": ["PluginManager", "Registry"],
     "processes": ["orderly_termination", "serve_parent"],
     "prompts": ["Box", "Line", "Mask", "Point", "Prompt"],
     "recipe": ["configure"],
@@ -87,6 +87,7 @@ __all__ = [
     "Prompt",
     "PromptBatch",
     "RecipeError",
+    "Registry",
     "Sample",
     "StateBackbone",
     "StoredTensor",

@@ -10,10 +10,8 @@ import numpy as np
 
 from pixelvla_core.annotate.models import Recording, Segmenter
 from pixelvla_core.annotations.reader import read_manifest
+from pixelvla_core.api import PluginManager, Prompt, Registry, configure
 from pixelvla_core.errors import DataError
-from pixelvla_core.plugins import PluginManager, Registry
-from pixelvla_core.prompts import Prompt
-from pixelvla_core.recipe import configure
 
 
 class Parts:

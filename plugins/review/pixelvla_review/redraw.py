@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ import numpy as np
 from pixelvla_core.annotations.derive import derive_box, derive_line, derive_point
 from pixelvla_core.annotations.rle import Rle
 from pixelvla_core.annotations.schema import ABSENT, REVIEW, Annotation
+from pixelvla_core.api import Box, Point, Prompt
 from pixelvla_core.errors import UserError
-from pixelvla_core.prompts import Box, Point, Prompt
 from pixelvla_review.parts import Parts
 
 _SOURCE = "review"
@@ -75,8 +76,6 @@ def redrawn(parts: Parts, episode: int, rows: Sequence[Annotation], target: str,
 
 
 def _await(row: Annotation) -> Annotation:
-    from dataclasses import replace
-
     return replace(row, status=REVIEW) if row.mask else row
 
 

@@ -1,4 +1,4 @@
-"""The server of the page. What reads frames, segments or writes runs in one thread, so nothing happens twice at once."""
+"""The server of the page; one thread reads frames, segments and writes, so nothing happens twice at once."""
 
 from __future__ import annotations
 
@@ -156,7 +156,9 @@ class Server:
     async def seed(self, request: web.Request) -> web.Response:
         data = await _json(request)
         episode, point = _episode(data), data.get("point")
-        prompts_of({"points": [[*point, 1] if isinstance(point, list) else point]})
+        if not isinstance(point, list):
+            raise UserError(f"point is {str(point)[:80]}; expected [x, y].")
+        prompts_of({"points": [[*point, 1]]})
         if episode not in self.store.notes:
             raise UserError(f"There is no episode {episode}.")
         return web.json_response(await self._run(write_seed, self.store.folder, episode, *point))

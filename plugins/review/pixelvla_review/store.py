@@ -1,7 +1,7 @@
 """Decisions: logged first, applied after, and applied by the next start if a process dies in between.
 
-A decision is a line of ``decisions.jsonl``; the episode's rows before and after it lie beside the log in Parquet, so that
-it can be applied again and undone without any model. The manifest counts the decisions that it contains.
+A decision is a line of ``decisions.jsonl``; the episode's rows before and after it lie beside the log in Parquet, so
+that it can be applied again and undone without any model. The manifest counts the decisions that it contains.
 """
 
 from __future__ import annotations
