@@ -68,6 +68,15 @@ def read_episodes(folder: Path) -> list[EpisodeNote]:
         raise DataError(f"{path} is damaged: {error}. Copy the sidecar again, or annotate again.") from error
 
 
+def discarded(folder: Path) -> dict[int, str]:
+    """Return why each discarded episode of a sidecar was discarded; empty if the sidecar does not say.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    return {note.episode: note.reason for note in read_episodes(folder) if not note.kept}
+
+
 def write_episodes(folder: Path, notes: Iterable[EpisodeNote]) -> Path:
     """Replace the notes of a sidecar; equal notes give equal bytes."""
     rows = [asdict(note) for note in sorted(notes, key=lambda note: note.episode)]

@@ -8,6 +8,7 @@ from pixelvla_core.errors import RecipeError, suggest
 
 TIMES = ("first", "current")
 FRAMES = ("stored", "direct")
+DISCARDED = ("leave_out", "text")
 
 
 @dataclass
@@ -28,6 +29,7 @@ class LeRobotConfig:
         mask_probability: How often a sample with a prompt has the mask as well.
         deictic: How often the target of a sample with a prompt is called "this object" instead of its name, so that the
             prompt has to be looked at.
+        discarded: Episodes that the annotation discarded: ``leave_out``, as the paper does, or use as ``text`` alone.
         allow_missing: Give text-only samples where annotations are missing instead of refusing the dataset.
         image_size: Give frames resized to this square (bicubic, aspect ratio not kept); as recorded if left out.
         frames: ``stored`` decodes every frame once into the cache (height x width x 3 bytes each) and then reads at the
@@ -55,6 +57,7 @@ class LeRobotConfig:
     mask_frame: str = "current"
     mask_probability: float = 1.0
     deictic: float = 0.0
+    discarded: str = "leave_out"
     allow_missing: bool = False
     image_size: int | None = None
     frames: str = "stored"
@@ -74,7 +77,8 @@ class LeRobotConfig:
             raise RecipeError(
                 "The lerobot dataset has neither root nor repo_id. Set root to its folder on this machine."
             )
-        for name, known in (("prompt_frame", TIMES), ("mask_frame", TIMES), ("frames", FRAMES)):
+        choices = {"prompt_frame": TIMES, "mask_frame": TIMES, "frames": FRAMES, "discarded": DISCARDED}
+        for name, known in choices.items():
             if (value := getattr(self, name)) not in known:
                 raise RecipeError(f"{name} is {value!r}.{suggest(value, known)} Expected one of {', '.join(known)}.")
         for name in ("mask_probability", "deictic"):

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
+from pixelvla_core.annotations.episodes import discarded
 from pixelvla_core.annotations.schema import MANIFEST
 from pixelvla_core.api import Prompt, Sample
 from pixelvla_core.contract import ActionContract, lint
@@ -144,6 +146,23 @@ class LeRobotSamples:
         left = sorted(set(wanted) - set(self._images.corrupt))
         if skipped := len(set(wanted)) - len(left):
             log.warning("%s: %d episodes cannot be read and are left out", self.source.name, skipped)
+        left = self._kept(left)
         if not left:
             raise DataError(f"No episode of {self.source.name} is left to train on. Choose other `episodes`.")
         return np.flatnonzero(np.isin(episode_N, left))
+
+    def _kept(self, episodes: list[int]) -> list[int]:
+        """Without those that the annotation discarded, unless they are to be used as text."""
+        if not self.config.annotations or self.config.discarded == "text":
+            return episodes
+        reasons = discarded(Path(self.config.annotations))
+        left = [episode for episode in episodes if episode not in reasons]
+        if gone := Counter(reasons[episode].split(":")[0] for episode in episodes if episode in reasons):
+            listed = ", ".join(f"{reason} {count}" for reason, count in gone.most_common())
+            log.info(
+                "%s: %d episodes that the annotation discarded are left out (%s)",
+                self.source.name,
+                len(episodes) - len(left),
+                listed,
+            )
+        return left

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pixelvla_core.annotations.episodes import discarded
 from pixelvla_core.annotations.reader import Sidecar
 from pixelvla_core.annotations.schema import OK
 from pixelvla_core.api import Prompt
@@ -29,7 +30,7 @@ class Prompting:
     """
 
     def __init__(self, folder: Path, config: LeRobotConfig, source: Source, camera: str) -> None:
-        self.config, self.source = config, source
+        self.folder, self.config, self.source = folder, config, source
         self.mix = mix_of(config)
         self.sidecar = Sidecar(folder, cache=source.cache)
         self.sidecar.check_dataset(source.fingerprint, source.name)
@@ -55,6 +56,9 @@ class Prompting:
             DataError: frames without an annotation, or episodes without a usable one, unless ``allow_missing``.
         """
         missing, blind = used[self._row_N[used] < 0], used[self._first_row_N[used] < 0]
+        if self.config.discarded == "text":
+            gone = list(discarded(self.folder))
+            missing, blind = (rows[~np.isin(self.source.columns.episode_N[rows], gone)] for rows in (missing, blind))
         if self.config.allow_missing or not self.mix.uses_masks or not (len(missing) or len(blind)):
             return
         if len(missing):

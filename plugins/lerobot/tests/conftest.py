@@ -62,9 +62,13 @@ def hidden(episode: int, frame: int) -> Annotation:
 
 @pytest.fixture
 def annotate(tmp_path) -> Callable[..., Path]:
-    """Write a sidecar; ``skip`` leaves frames out, ``hide`` marks them absent, ``header`` changes the header."""
+    """Write a sidecar.
 
-    def annotate(root: Path, *, skip: tuple = (), hide: tuple = (), **header) -> Path:
+    ``skip`` leaves frames out, ``hide`` marks them absent, ``notes`` says what became of each episode, ``header``
+    changes the header.
+    """
+
+    def annotate(root: Path, *, skip: tuple = (), hide: tuple = (), notes: tuple = (), **header) -> Path:
         facts = {"dataset": "me/cups", "fingerprint": Source(root, "me/cups").fingerprint, "camera": "front"}
         writer = SidecarWriter(tmp_path / "sidecar", Header(**(facts | header)), range(len(LENGTHS)))
         rows = [
@@ -74,6 +78,6 @@ def annotate(tmp_path) -> Callable[..., Path]:
             if (episode, frame) not in skip
         ]
         writer.write(tuple(range(len(LENGTHS))), rows)
-        return writer.finish()
+        return writer.finish(episodes=notes)
 
     return annotate

@@ -19,6 +19,7 @@ from PIL import Image
 from pixelvla_lerobot.config import LeRobotConfig
 from pixelvla_lerobot.prompting import deictic, mix_of
 
+from pixelvla_core.annotations.episodes import EpisodeNote
 from pixelvla_core.cli.main import main
 from pixelvla_core.contract import Gripper, Rotation
 from pixelvla_core.data.dataset import Dataset
@@ -319,6 +320,25 @@ def test_an_episode_without_a_usable_annotation_is_refused_with_the_status(recor
     ours = load(recorded["images"], annotations=sidecar, allow_missing=True, prompts={"point": 1})
     assert sample(ours, FRAMES - 1).prompts == {}
     assert sample(ours, 0).prompts
+
+
+def test_episodes_that_the_annotation_discarded_are_left_out_or_used_as_text(recorded, load, annotate, caplog):
+    notes = tuple(EpisodeNote(episode=e, kept=e != 1, reason="tiny: 3 pixels" if e == 1 else "") for e in range(3))
+    sidecar = str(annotate(recorded["images"], hide=tuple((1, frame) for frame in range(LENGTHS[1])), notes=notes))
+    caplog.set_level(logging.INFO)
+    ours = load(recorded["images"], annotations=sidecar, prompts={"point": 1})
+    assert len(ours) == LENGTHS[0] + LENGTHS[2]
+    assert ours.frame_key(LENGTHS[0]) == "ep2/frame0"
+    assert "1 episodes that the annotation discarded are left out (tiny 1)" in caplog.text
+    assert all(sample(ours, index).prompts for index in range(len(ours)))
+    assert len(load(recorded["images"], annotations=sidecar, episodes=[1, 2])) == LENGTHS[2]
+    with pytest.raises(DataError, match=r"No episode of .* is left to train on"):
+        load(recorded["images"], annotations=sidecar, episodes=[1])
+    text = load(recorded["images"], annotations=sidecar, prompts={"point": 1}, discarded="text")
+    assert len(text) == FRAMES
+    assert sample(text, LENGTHS[0]).prompts == {}
+    with pytest.raises(RecipeError, match=r"discarded is .texts.\. Did you mean .text."):
+        LeRobotConfig(root=".", discarded="texts")
 
 
 def test_annotations_of_other_data_or_another_camera_are_refused(recorded, load, annotate):
