@@ -12,6 +12,7 @@ from PIL import Image
 
 from pixelvla_core.errors import DataError
 from pixelvla_lerobot.source import Source
+from pixelvla_lerobot.video import Videos
 
 _CHUNK = 64
 
@@ -27,7 +28,8 @@ class EpisodeImages:
 
     def __init__(self, source: Source, key: str, size: tuple[int, int]) -> None:
         self.source, self.key, self.size = source, key, size
-        self._is_video = source.info["features"][key]["dtype"] == "video"
+        is_video = source.info["features"][key]["dtype"] == "video"
+        self._videos = Videos(source.root, source.info, key) if is_video else None
 
     def __call__(self, episode: int) -> Iterator[np.ndarray]:
         """Yield uint8[H, W, 3] frame by frame.
@@ -42,8 +44,10 @@ class EpisodeImages:
     def rows(self, episode: int, rows: Sequence[int]) -> list[np.ndarray]:
         """Return some rows of one episode, uint8[H, W, 3] each; errors as above."""
         try:
-            frames = self._from_video(episode, rows) if self._is_video else map(self._from_row, rows)
+            frames = self._from_video(self._videos, episode, rows) if self._videos else map(self._from_row, rows)
             return [self._resize(frame) for frame in frames]
+        except MemoryError:
+            raise
         except Exception as error:  # FFmpeg, PIL, pyarrow and LeRobot raise many kinds
             details = str(error).strip().splitlines()
             raise DataError(
@@ -53,18 +57,12 @@ class EpisodeImages:
             ) from error
 
     def _file(self, episode: int) -> Path:
-        meta = self.source.dataset.meta
-        path = meta.get_video_file_path(episode, self.key) if self._is_video else meta.get_data_file_path(episode)
-        return self.source.root / path
+        if self._videos:
+            return self._videos.path(episode)
+        return self.source.root / self.source.dataset.meta.get_data_file_path(episode)
 
-    def _from_video(self, episode: int, rows: Sequence[int]) -> np.ndarray:
-        from lerobot.datasets.video_utils import decode_video_frames
-
-        dataset = self.source.dataset
-        start = dataset.meta.episodes[episode][f"videos/{self.key}/from_timestamp"]
-        times = (self.source.columns.timestamp_N[list(rows)] + start).tolist()
-        frames = decode_video_frames(self._file(episode), times, dataset.tolerance_s, "pyav", return_uint8=True)
-        return frames.permute(0, 2, 3, 1).numpy()
+    def _from_video(self, videos: Videos, episode: int, rows: Sequence[int]) -> list[np.ndarray]:
+        return videos.frames(episode, self.source.columns.timestamp_N[list(rows)].tolist())
 
     def _from_row(self, row: int) -> np.ndarray:
         content = self.source.dataset.hf_dataset.data.table[self.key][row].as_py()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ class LeRobotRecording:
         self.action_names = feature_names(features[ACTION])
         self.state_names = feature_names(features[STATE]) if STATE in features else ()
 
-    @property
+    @cached_property
     def lengths(self) -> list[int]:
         return self._source.columns.lengths
 
