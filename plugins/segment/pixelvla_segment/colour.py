@@ -1,7 +1,8 @@
 """The detector ``colour``: from words for colours and shapes to boxes, with OpenCV, without any weights.
 
 A text's colour word says which pixels may belong to the thing (of things that have a colour of their own, such as
-bananas, the noun says it). What hangs together is a candidate, and its outline is compared with the noun's shape.
+bananas, the noun says it). What hangs together is a candidate, and its outline is compared with the noun's shape;
+drawers, doors and handles are looked for within it. Words for places choose among candidates.
 """
 
 from __future__ import annotations
@@ -17,16 +18,8 @@ import numpy as np
 from pixelvla_core.annotate.models import Detection
 from pixelvla_core.api import Box
 from pixelvla_segment.config import ColourConfig
-
-
-@dataclass(frozen=True)
-class Range:
-    """Colours in OpenCV's HSV for 8-bit images: hues of [0, 180), perhaps through 0, and bounds of the others."""
-
-    hue: tuple[int, int] = (0, 180)
-    saturation: tuple[int, int] = (0, 255)
-    value: tuple[int, int] = (0, 255)
-
+from pixelvla_segment.panels import parts
+from pixelvla_segment.pieces import Piece, Range, pieces, pixels_of
 
 _STRONG = (100, 255)
 COLOURS = {
@@ -83,6 +76,24 @@ _SPREAD = Shape(0.5, 0.12, 0.1)
 """How far from it an outline may be."""
 
 
+PARTS = {
+    **dict.fromkeys(("drawer", "drawers"), "drawer"),
+    **dict.fromkeys(("door", "doors"), "door"),
+    **dict.fromkeys(("handle", "handles", "knob"), "handle"),
+}
+"""Noun -> the part of furniture that it names."""
+PLACES = {
+    **dict.fromkeys(("left", "leftmost"), ("x", 0.0)),
+    **dict.fromkeys(("right", "rightmost"), ("x", 1.0)),
+    **dict.fromkeys(("top", "upper", "topmost"), ("y", 0.0)),
+    **dict.fromkeys(("middle", "center", "centre"), ("y", 0.5)),
+    **dict.fromkeys(("bottom", "lower", "lowest"), ("y", 1.0)),
+}
+"""Word -> axis, and place along it among the candidates, 0 first and 1 last."""
+RIVAL = 0.4
+"""Share of the best score from which a candidate counts when places are told apart."""
+
+
 class Colour:
     """Finds coloured things."""
 
@@ -98,10 +109,23 @@ class Colour:
         colour = colour or next((OWN[word] for word in words if word in OWN), None)
         if colour is None:
             return []
-        shape = next((SHAPES[word] for word in reversed(words) if word in SHAPES), None)
         mask = pixels_of(image, COLOURS[colour])
-        found = [self._candidate(piece, shape, mask.shape) for piece in pieces(mask, self.config.smallest)]
-        return sorted(found, key=lambda detection: -detection.score)
+        part = next((PARTS[word] for word in reversed(words) if word in PARTS), None)
+        found = self._things(mask, words) if part is None else self._parts(image, mask, part)
+        return sorted(_by_place(found, words), key=lambda detection: -detection.score)
+
+    def _things(self, mask: np.ndarray, words: Sequence[str]) -> list[Detection]:
+        shape = next((SHAPES[word] for word in reversed(words) if word in SHAPES), None)
+        return [self._candidate(piece, shape, mask.shape) for piece in pieces(mask, self.config.smallest)]
+
+    def _parts(self, image: np.ndarray, mask: np.ndarray, noun: str) -> list[Detection]:
+        height, width = mask.shape
+        return [
+            Detection(
+                Box(panel.left / width, panel.top / height, panel.right / width, panel.bottom / height), panel.score
+            )
+            for panel in parts(image, mask, pieces(mask, self.config.smallest), noun)
+        ]
 
     def _candidate(self, piece: Piece, shape: Shape | None, size: tuple[int, int]) -> Detection:
         height, width = size
@@ -115,39 +139,18 @@ class Colour:
         return Detection(box, piece.solid * (1 - self.config.shape * (1 - fit)))
 
 
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """Pixels that hang together: their mask within their box, and which share of their closed outline they fill."""
-
-    top: int
-    left: int
-    mask: np.ndarray
-    solid: float
-
-
-def pixels_of(image: np.ndarray, colours: Range) -> np.ndarray:
-    """Return which pixels of an image, uint8[H, W, 3], are of a colour, bool[H, W]."""
-    hue, saturation, value = np.moveaxis(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), -1, 0)
-    low, high = colours.hue
-    right = (hue >= low) & (hue < high) if low < high else (hue >= low) | (hue < high)
-    for channel, (least, most) in ((saturation, colours.saturation), (value, colours.value)):
-        right &= (channel >= least) & (channel <= most)
-    return right
-
-
-def pieces(mask: np.ndarray, smallest: float) -> list[Piece]:
-    """Split a mask, bool[H, W], into what hangs together; pieces below a share of the image are left out."""
-    closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
-    found = []
-    for label in range(1, count):
-        left, top, width, height, area = (int(number) for number in stats[label])
-        if area < max(4, smallest * mask.size):
-            continue
-        inside = labels[top : top + height, left : left + width] == label
-        held = np.count_nonzero(inside & mask[top : top + height, left : left + width])
-        found.append(Piece(top, left, inside, held / area))
-    return found
+def _by_place(found: Sequence[Detection], words: Sequence[str]) -> list[Detection]:
+    """Lower the scores of candidates that are not where a word says, by up to half."""
+    for axis, wanted in [PLACES[word] for word in words if word in PLACES]:
+        best = max((detection.score for detection in found), default=0.0)
+        rivals = sorted(
+            (detection for detection in found if detection.score >= RIVAL * best),
+            key=lambda detection: getattr(detection.box, axis + "0") + getattr(detection.box, axis + "1"),
+        )
+        last = max(len(rivals) - 1, 1)
+        off = {id(rival): abs(place / last - wanted) if rivals[1:] else 0.0 for place, rival in enumerate(rivals)}
+        found = [Detection(each.box, each.score * (1 - off.get(id(each), 1.0) / 2)) for each in found]
+    return list(found)
 
 
 def _fit(mask: np.ndarray, shape: Shape) -> float:
