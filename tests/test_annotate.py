@@ -218,7 +218,7 @@ def test_a_batch_that_does_not_fit_is_halved() -> None:
 
     assert list(in_batches(model, range(20), 8)) == [2 * item for item in range(20)]
     assert max(sizes) == 8
-    with pytest.raises(MemoryError):
+    with pytest.raises(UserError, match="does not fit into memory"):
         list(in_batches(lambda batch: (_ for _ in ()).throw(MemoryError), [1], 8))
 
 

@@ -6,15 +6,16 @@ run that was killed goes on where it was, any runner may do the tasks, and the b
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
 import pyarrow as pa
 
-from pixelvla_core.annotate.steps import STEPS, Step
+from pixelvla_core.annotate.steps import STEPS, Product, Step
 from pixelvla_core.annotate.work import Job, Work, digest_of
 from pixelvla_core.plugins import Registry
 
@@ -47,14 +48,25 @@ class Runner(Protocol):
 
 
 class Local:
-    """One task after the other, in this process."""
+    """One task after the other, in this process; what a task made is written while the next one is at work."""
 
     def __init__(self, options: Any = None) -> None:
         pass
 
     def run(self, pipeline: Pipeline, step: str, keys: Sequence[int], done: Done) -> None:
-        for key in keys:
-            done(key, pipeline.do(step, key))
+        with ThreadPoolExecutor(1) as writer:
+            writing: deque[tuple[int, Future[Tally]]] = deque()
+            for key in keys:
+                made = pipeline.make(step, key)
+                _finish(writing, done)
+                writing.append((key, writer.submit(pipeline.keep, step, key, made)))
+            _finish(writing, done)
+
+
+def _finish(writing: deque[tuple[int, Future[Tally]]], done: Done) -> None:
+    while writing:
+        key, tally = writing.popleft()
+        done(key, tally.result())
 
 
 class Pipeline:
@@ -83,9 +95,18 @@ class Pipeline:
 
     def do(self, step: str, key: int) -> Tally:
         """Do one task."""
-        rows = self.steps[step].run(key)
-        self.work.workspace.write(step, key, self.digests[step], pa.Table.from_pylist(rows, self.steps[step].schema))
-        return self.tally(step, rows)
+        return self.keep(step, key, self.make(step, key))
+
+    def make(self, step: str, key: int) -> Product:
+        """Do one task, but for writing."""
+        return self.steps[step].run(key)
+
+    def keep(self, step: str, key: int, made: Product) -> Tally:
+        """Write what a task made; another thread may do so."""
+        table = pa.Table.from_pylist(made.rows, self.steps[step].schema)
+        made.before()
+        self.work.workspace.write(step, key, self.digests[step], table)
+        return self.tally(step, made.rows)
 
     def tally(self, step: str, rows: Sequence[dict[str, Any]]) -> Tally:
         """Count what a task did."""

@@ -35,43 +35,44 @@ def derive_prompt(mask: np.ndarray, kind: str, rng: np.random.Generator) -> Prom
 def depth(mask: np.ndarray) -> np.ndarray:
     """Return int[H, W]: steps up, down, left or right from each set pixel to the nearest one that is not (0 outside).
 
-    Beyond the array counts as outside. Exact, by two passes along each axis.
+    Beyond the array counts as outside.
     """
-    distance = np.pad(np.where(mask, mask.size, 0), 1)
-    for axis in (0, 1):
-        steps = np.arange(distance.shape[axis]).reshape(-1, 1) if axis == 0 else np.arange(distance.shape[axis])
-        ahead = np.minimum.accumulate(distance - steps, axis) + steps
-        behind = np.flip(np.minimum.accumulate(np.flip(distance + steps, axis), axis), axis) - steps
-        distance = np.minimum(ahead, behind)
-    return distance[1:-1, 1:-1]
+    import cv2
+
+    padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+    # Its sums of whole steps are exact in float32 below 2**24, which no image is wide.
+    return cv2.distanceTransform(padded, cv2.DIST_L1, 3)[1:-1, 1:-1].astype(np.int64)
 
 
 def extent(mask: np.ndarray) -> tuple[int, int, int, int]:
     """Return (top, bottom, left, right) of the set pixels, bottom and right exclusive; the mask is not empty."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    import cv2
+
+    left, top, width, height = cv2.boundingRect(np.ascontiguousarray(mask).view(np.uint8))
+    return top, top + height, left, left + width
 
 
-def _inner(mask: np.ndarray) -> np.ndarray:
-    """Rows and columns int[M, 2] of the pixels in the inner half of the mask's depth."""
+def inner_pixels(mask: np.ndarray) -> np.ndarray:
+    """Return int[M, 2]: rows and columns of the pixels in the inner half of the mask's depth; it is not empty."""
     top, bottom, left, right = extent(mask)
     depths = depth(mask[top:bottom, left:right])
-    return np.argwhere(depths * 2 >= max(2, depths.max())) + np.array([top, left])
+    rows, columns = np.nonzero(depths * 2 >= max(2, depths.max()))
+    return np.stack([rows + top, columns + left], axis=1)
 
 
 def _centre(pixel: np.ndarray, shape: tuple[int, int]) -> tuple[float, float]:
     return float((pixel[1] + 0.5) / shape[1]), float((pixel[0] + 0.5) / shape[0])
 
 
-def derive_point(mask: np.ndarray, rng: np.random.Generator) -> Point:
-    """A click in the inner half of the object's depth."""
-    inner = _inner(mask)
+def derive_point(mask: np.ndarray, rng: np.random.Generator, inner: np.ndarray | None = None) -> Point:
+    """A click in the inner half of the object's depth; ``inner`` are its pixels, where they are known already."""
+    inner = inner_pixels(mask) if inner is None else inner
     return Point(*_centre(inner[rng.integers(len(inner))], mask.shape))
 
 
-def derive_line(mask: np.ndarray, rng: np.random.Generator) -> Line:
+def derive_line(mask: np.ndarray, rng: np.random.Generator, inner: np.ndarray | None = None) -> Line:
     """A stroke between two such places that stays on the object; on an object too thin for one, within a pixel."""
-    inner = _inner(mask)
+    inner = inner_pixels(mask) if inner is None else inner
     pairs = inner[rng.integers(len(inner), size=(_STROKES, 2))]
     lengths = np.abs(pairs[:, 0] - pairs[:, 1]).sum(1)
     for index in np.argsort(-lengths, kind="stable"):

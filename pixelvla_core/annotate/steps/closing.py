@@ -11,7 +11,7 @@ import pyarrow as pa
 from pixelvla_core.annotate.close import GripperSignal, first_close, resolve_gripper
 from pixelvla_core.annotate.compose import thumbnail
 from pixelvla_core.annotate.filters import CORRUPT, NO_CLOSING
-from pixelvla_core.annotate.steps.step import Step
+from pixelvla_core.annotate.steps.step import Product, Step
 from pixelvla_core.errors import DataError
 
 _SAMPLE = 200
@@ -60,13 +60,13 @@ class Closing(Step):
             self.work.recipe.profile,
         )
 
-    def run(self, key: int) -> list[dict[str, Any]]:
+    def run(self, key: int) -> Product:
         shard = self.work.shards[key]
         frames = {episode: self._frame(episode) for episode in shard}
         closing = {episode: frame for episode, frame in frames.items() if frame is not None}
         read = self.work.recording.frames
         found = dict(self.work.ahead_of(list(closing), lambda episode: read(episode, [closing[episode]])))
-        return [self._row(episode, frames[episode], found.get(episode)) for episode in shard]
+        return Product([self._row(episode, frames[episode], found.get(episode)) for episode in shard])
 
     def _frame(self, episode: int) -> int | None:
         recording = self.work.recording

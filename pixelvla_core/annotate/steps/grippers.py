@@ -7,10 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from pixelvla_core.annotate.batches import in_memory
 from pixelvla_core.annotate.compose import chunks
 from pixelvla_core.annotate.filters import CORRUPT, NO_GRIPPER
 from pixelvla_core.annotate.models import Clip
-from pixelvla_core.annotate.steps.step import MASK, Step
+from pixelvla_core.annotate.steps.step import MASK, Product, Step
 from pixelvla_core.annotate.work import mask_columns
 from pixelvla_core.errors import DataError
 
@@ -42,15 +43,17 @@ class Grippers(Step):
         video = self.work.recipe.video
         return chunks(count, video.chunk, video.overlap)
 
-    def run(self, key: int) -> list[dict[str, Any]]:
+    def run(self, key: int) -> Product:
         rows = self.work.workspace.read("video", 0)
         chunk = [rows[place] for place in self._chunks(len(rows))[key]]
         close = {row["episode"]: row["close_frame"] for row in chunk}
-        read = list(self.work.ahead_of(list(close), lambda episode: self.work.clip_at(episode, close[episode])))
-        clips = [clip for _, clip in read if isinstance(clip, Clip)]
-        found = dict(zip((clip.episode for clip in clips), self.work.gripper.find(clips), strict=True))
-        broken = {episode: error for episode, error in read if isinstance(error, DataError)}
-        return [self._row(episode, found.get(episode), broken.get(episode)) for episode in close]
+        # Read in the order in which they lie in the dataset's files, looked at in the video's.
+        read = dict(self.work.ahead_of(sorted(close), lambda episode: self.work.clip_at(episode, close[episode])))
+        clips = [clip for episode in close if isinstance(clip := read[episode], Clip)]
+        segments = in_memory(lambda: self.work.gripper.find(clips), "Set a smaller video.chunk. ")
+        found = dict(zip((clip.episode for clip in clips), segments, strict=True))
+        broken = {episode: error for episode, error in read.items() if isinstance(error, DataError)}
+        return Product([self._row(episode, found.get(episode), broken.get(episode)) for episode in close])
 
     @staticmethod
     def _row(episode: int, segment: Any, error: DataError | None) -> dict[str, Any]:

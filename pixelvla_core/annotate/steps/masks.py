@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import chain, groupby, repeat
 from typing import Any
 
 import numpy as np
 
+from pixelvla_core.annotate.batches import ahead, in_memory
 from pixelvla_core.annotate.filters import CORRUPT, change_reason
-from pixelvla_core.annotate.steps.step import Step
+from pixelvla_core.annotate.steps.step import Product, Step
 from pixelvla_core.annotate.work import mask_of
-from pixelvla_core.annotations.derive import derive_box, derive_line, derive_point
+from pixelvla_core.annotations.derive import derive_box, derive_line, derive_point, inner_pixels
 from pixelvla_core.annotations.episodes import EPISODE_SCHEMA
 from pixelvla_core.annotations.rle import Rle
 from pixelvla_core.annotations.schema import ABSENT, FAILED, OK, REVIEW, Annotation
@@ -18,8 +22,16 @@ from pixelvla_core.annotations.writer import SidecarWriter
 from pixelvla_core.errors import DataError
 from pixelvla_core.recipe.construct import to_plain
 
-_READ = 64
+_READ = 16
 """Frames that are decoded at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Some frames of an episode, or why they cannot be read."""
+
+    episode: int
+    images: list[np.ndarray] | DataError
 
 
 class Masks(Step):
@@ -35,20 +47,38 @@ class Masks(Step):
         prompts = [recipe.points, recipe.lines, recipe.seed]
         return {"tracker": self.work.describe("tracker"), "prompts": prompts, "filters": to_plain(recipe.filters)}
 
-    def run(self, key: int) -> list[dict[str, Any]]:
+    def run(self, key: int) -> Product:
+        shard, known = self.work.shards[key], self.work.workspace.read("objects", key)
+        followed = [found["episode"] for found in known if self._is_followed(found)]
         rows: list[Annotation] = []
         notes = []
-        for found in self.work.workspace.read("objects", key):
-            annotations, reason = self._episode(found)
-            rows += annotations
-            notes.append(self._note(found, reason))
-        self.writer().write(self.work.shards[key], rows)
-        return notes
+        with closing(ahead(self._pieces(followed))) as pieces:
+            groups = groupby(pieces, lambda piece: piece.episode)
+            for found in known:
+                made, reason = self._episode(found, next(groups)[1] if self._is_followed(found) else ())
+                rows += made
+                notes.append(self._note(found, reason))
+        return Product(notes, lambda: self.writer().write(shard, rows))
 
     def writer(self) -> SidecarWriter:
         """The writer of the sidecar that all shards of this annotation go to."""
         work = self.work
         return SidecarWriter(work.job.out, work.header, work.episodes, work.recipe.episodes_per_shard)
+
+    def _is_followed(self, found: dict[str, Any]) -> bool:
+        return self.work.recipe.tracker is not None and not found["reason"]
+
+    def _pieces(self, episodes: Sequence[int]) -> Iterator[Piece]:
+        """All frames of some episodes, one after the other; of a damaged one up to where it cannot be read."""
+        recording = self.work.recording
+        for episode in episodes:
+            length = recording.lengths[episode]
+            for first in range(0, length, _READ):
+                try:
+                    yield Piece(episode, recording.frames(episode, range(first, min(first + _READ, length))))
+                except DataError as error:
+                    yield Piece(episode, error)
+                    break
 
     def _note(self, found: dict[str, Any], reason: str) -> dict[str, Any]:
         return {
@@ -62,61 +92,63 @@ class Masks(Step):
             "score": found["score"],
         }
 
-    def _episode(self, found: dict[str, Any]) -> tuple[list[Annotation], str]:
+    def _episode(self, found: dict[str, Any], pieces: Iterable[Piece]) -> tuple[list[Annotation], str]:
         """Return the rows of one episode, and why it is discarded ("" if it is not)."""
         mask, reason = mask_of(found), found["reason"]
-        if mask is None or reason:
-            return [self._row(found, 0, mask, REVIEW if mask is not None else FAILED)], reason
+        if mask is None:
+            return [self._rows(found)(0, None)], reason
+        first = self._rows(found)(0, mask)
+        if reason:
+            return [replace(first, status=REVIEW)], reason
+        # A tracker that failed for lack of memory may remember half a frame: a new one begins with the first.
+        sources = chain([pieces], repeat(self._pieces([found["episode"]])))
         try:
-            masks = list(self._followed(found["episode"], mask))
+            rows = in_memory(lambda: self._followed(found, mask, next(sources)), "Take another tracker. ")
         except DataError as error:
-            return [self._row(found, 0, mask, REVIEW)], f"{CORRUPT}: {error}"
-        reason = change_reason([rle.area for rle in masks], self.work.recipe.filters)
-        status = REVIEW if reason else OK
-        return [self._row(found, frame, rle.decode(), status) for frame, rle in enumerate(masks)], reason
+            return [replace(first, status=REVIEW)], f"{CORRUPT}: {error}"
+        if reason := change_reason([row.mask.area if row.mask else 0 for row in rows], self.work.recipe.filters):
+            rows = [row if row.status == ABSENT else replace(row, status=REVIEW) for row in rows]
+        return rows, reason
 
-    def _followed(self, episode: int, mask: np.ndarray) -> Iterator[Rle]:
-        """Yield the mask on every frame, compressed at once; only on the first one without a tracker."""
-        yield Rle.encode(mask)
-        if self.work.recipe.tracker is None:
-            return
-        tracker = self.work.tracker()
-        for frame, image in self._images(episode):
-            if frame == 0:
-                tracker.start(image, mask)
-            else:
-                yield Rle.encode(tracker.step(image))
+    def _followed(self, found: dict[str, Any], mask: np.ndarray, pieces: Iterable[Piece]) -> list[Annotation]:
+        """Return the rows of an episode, of its first frame alone without a tracker."""
+        row, tracker = self._rows(found), None
+        rows = [row(0, mask)]
+        for piece in pieces:
+            if isinstance(piece.images, DataError):
+                raise piece.images
+            for image in piece.images:
+                if tracker is None:
+                    tracker = self.work.tracker()
+                    tracker.start(image, mask)
+                else:
+                    rows.append(row(len(rows), tracker.step(image)))
+        return rows
 
-    def _images(self, episode: int) -> Iterator[tuple[int, np.ndarray]]:
-        length = self.work.recording.lengths[episode]
-        starts = range(0, length, _READ)
-        for first, images in self.work.ahead_of(starts, lambda first: self._read(episode, first)):
-            if isinstance(images, DataError):
-                raise images
-            yield from zip(range(first, first + len(images)), images, strict=True)
-
-    def _read(self, episode: int, first: int) -> list[np.ndarray]:
-        last = min(first + _READ, self.work.recording.lengths[episode])
-        return self.work.recording.frames(episode, range(first, last))
-
-    def _row(self, found: dict[str, Any], frame: int, mask: np.ndarray | None, status: str) -> Annotation:
-        seen = mask is not None and mask.any()
+    def _rows(self, found: dict[str, Any]) -> Callable[[int, np.ndarray | None], Annotation]:
+        """What makes the rows of one episode, frame by frame; its prompts come from one seed."""
+        recipe = self.work.recipe
+        rng = np.random.default_rng([recipe.seed, found["episode"]])
         facts = {
             "episode": found["episode"],
-            "frame": frame,
             "camera": self.work.recording.camera,
             "target": found["target"],
             "score": float(found["score"]),
             "source": "pixelvla annotate",
         }
-        if mask is None or not seen:
-            return Annotation(**facts, status=FAILED if mask is None else ABSENT)
-        rng = np.random.default_rng([self.work.recipe.seed, found["episode"], frame])
-        return Annotation(
-            **facts,
-            status=status,
-            mask=Rle.encode(mask),
-            box=derive_box(mask),
-            points=tuple(derive_point(mask, rng) for _ in range(self.work.recipe.points)),
-            lines=tuple(derive_line(mask, rng) for _ in range(self.work.recipe.lines)),
-        )
+
+        def row(frame: int, mask: np.ndarray | None) -> Annotation:
+            if mask is None or not mask.any():
+                return Annotation(**facts, frame=frame, status=FAILED if mask is None else ABSENT)
+            inner = inner_pixels(mask)
+            return Annotation(
+                **facts,
+                frame=frame,
+                status=OK,
+                mask=Rle.encode(mask),
+                box=derive_box(mask),
+                points=tuple(derive_point(mask, rng, inner) for _ in range(recipe.points)),
+                lines=tuple(derive_line(mask, rng, inner) for _ in range(recipe.lines)),
+            )
+
+        return row

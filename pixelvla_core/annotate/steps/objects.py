@@ -14,7 +14,7 @@ from pixelvla_core.annotate.batches import in_batches
 from pixelvla_core.annotate.filters import CORRUPT, NO_GRIPPER, NO_TARGET, NOTHING, mask_reason
 from pixelvla_core.annotate.models import BatchSegmenter, Detection, Segment
 from pixelvla_core.annotate.steps.regions import edges
-from pixelvla_core.annotate.steps.step import MASK, Step
+from pixelvla_core.annotate.steps.step import MASK, Product, Step
 from pixelvla_core.annotate.steps.targets import Targets
 from pixelvla_core.annotate.work import mask_columns
 from pixelvla_core.errors import DataError
@@ -64,13 +64,13 @@ class Objects(Step):
         rows = self.work.workspace.read_all("targets", Targets(self.work).tasks())
         return {row["instruction"]: (row["target"], row["reason"]) for row in rows}
 
-    def run(self, key: int) -> list[dict[str, Any]]:
+    def run(self, key: int) -> Product:
         rows = {row["episode"]: row for row in self._known(key)}
         wanted = [episode for episode, row in rows.items() if not row["reason"]]
         scenes = self._scenes(rows, wanted)
         for episode, found in in_batches(self._look, scenes, self.work.recipe.batch):
             rows[episode] |= found
-        return list(rows.values())
+        return Product(list(rows.values()))
 
     def _known(self, key: int) -> Iterator[dict[str, Any]]:
         """What the steps before say of each episode of a shard."""

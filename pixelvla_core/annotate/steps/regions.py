@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pixelvla_core.annotate.regions import intersection_over_union, region_proposal
 from pixelvla_core.annotate.steps.grippers import Grippers
-from pixelvla_core.annotate.steps.step import Step
+from pixelvla_core.annotate.steps.step import Product, Step
 from pixelvla_core.annotate.work import mask_of
 from pixelvla_core.prompts import Box
 
@@ -36,7 +36,7 @@ class Regions(Step):
     def tasks(self) -> Sequence[int]:
         return [0]
 
-    def run(self, key: int) -> list[dict[str, Any]]:
+    def run(self, key: int) -> Product:
         found: dict[int, dict[str, Any]] = {}
         agreement: dict[int, float] = {}
         for row in self.work.workspace.read_all("grippers", Grippers(self.work).tasks()):
@@ -45,7 +45,7 @@ class Regions(Step):
                 agreement[episode] = _agreement(row, other)
             if other is None or row["score"] > other["score"]:
                 found[episode] = row
-        return [self._row(found[episode], agreement.get(episode, 1.0)) for episode in sorted(found)]
+        return Product([self._row(found[episode], agreement.get(episode, 1.0)) for episode in sorted(found)])
 
     def _row(self, row: dict[str, Any], agreement: float) -> dict[str, Any]:
         mask = mask_of(row)

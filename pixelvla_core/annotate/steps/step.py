@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -15,6 +16,19 @@ MASK = [
     pa.field("mask_counts", pa.binary()),
 ]
 """Columns that hold a mask in every artefact."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a task made, not yet written.
+
+    Attributes:
+        rows: of the artefact.
+        before: writes what must be on disk before the artefact says so.
+    """
+
+    rows: list[dict[str, Any]]
+    before: Callable[[], None] = lambda: None
 
 
 class Step:
@@ -43,6 +57,6 @@ class Step:
         """The tasks; asked when the steps before are done. By default one for each shard of episodes."""
         return range(len(self.work.shards))
 
-    def run(self, key: int) -> list[dict[str, Any]]:
-        """Do one task and return the rows of its artefact. The same task always gives the same rows."""
+    def run(self, key: int) -> Product:
+        """Do one task; the same task always gives the same rows."""
         raise NotImplementedError

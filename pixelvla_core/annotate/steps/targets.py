@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pixelvla_core.annotate.steps.step import Step
+from pixelvla_core.annotate.steps.step import Product, Step
 
 _TOGETHER = 256
 """Instructions in one task: what is asked again if the work is interrupted."""
@@ -37,10 +37,12 @@ class Targets(Step):
     def tasks(self) -> Sequence[int]:
         return range(-(-len(self._instructions) // _TOGETHER))
 
-    def run(self, key: int) -> list[dict[str, Any]]:
+    def run(self, key: int) -> Product:
         asked = self._instructions[key * _TOGETHER : (key + 1) * _TOGETHER]
         answers = self.work.reasoner.targets(asked)
-        return [
-            {"instruction": instruction, "target": answer.text, "reason": answer.reason}
-            for instruction, answer in zip(asked, answers, strict=True)
-        ]
+        return Product(
+            [
+                {"instruction": instruction, "target": answer.text, "reason": answer.reason}
+                for instruction, answer in zip(asked, answers, strict=True)
+            ]
+        )

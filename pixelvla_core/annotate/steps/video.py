@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pixelvla_core.annotate.compose import order
-from pixelvla_core.annotate.steps.step import Step
+from pixelvla_core.annotate.steps.step import Product, Step
 
 THUMBNAIL = (8, 8, 3)
 
@@ -27,10 +26,11 @@ class Video(Step):
     def tasks(self) -> Sequence[int]:
         return [0]
 
-    def run(self, key: int) -> list[dict[str, Any]]:
+    def run(self, key: int) -> Product:
         rows = self.work.workspace.read_all("closing", range(len(self.work.shards)))
         found = [(row["episode"], row["close_frame"], row["thumbnail"]) for row in rows if not row["reason"]]
         if not found:
-            return []
+            return Product([])
         thumbnails = np.stack([np.frombuffer(each[2], np.uint8).reshape(THUMBNAIL) for each in found])
-        return [{"episode": found[place][0], "close_frame": found[place][1]} for place in order(thumbnails)]
+        places = order(thumbnails)
+        return Product([{"episode": found[place][0], "close_frame": found[place][1]} for place in places])
