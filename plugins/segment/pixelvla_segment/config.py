@@ -61,6 +61,33 @@ class FollowConfig:
 
 
 @dataclass(frozen=True)
+class FlowConfig:
+    """Options of the tracker ``flow``.
+
+    Attributes:
+        points: How many are followed, about.
+        window: Side in pixels of what is compared around each.
+        error: Pixels by which a point may miss its place when it is followed back.
+        visible: Share of the points that must be found; with fewer, the mask is empty until they are found again.
+    """
+
+    points: int = 300
+    window: int = 15
+    error: float = 0.5
+    visible: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.points < 8:
+            raise ValueError(f"points is {self.points}; expected at least 8")
+        if self.window < 3:
+            raise ValueError(f"window is {self.window}; expected at least 3")
+        if not self.error > 0:
+            raise ValueError(f"error is {self.error}; expected more than 0")
+        if not 0 <= self.visible <= 1:
+            raise ValueError(f"visible is {self.visible}; expected 0 to 1")
+
+
+@dataclass(frozen=True)
 class ColourConfig:
     """Options of the detector ``colour``.
 

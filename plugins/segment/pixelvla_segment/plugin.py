@@ -30,6 +30,12 @@ def pixelvla_trackers() -> list[Component]:
             config=_CONFIG + "FollowConfig",
             summary="Finds the object's colours and shape again on each image",
         ),
+        Component(
+            name="flow",
+            target="pixelvla_segment.flow:Flow",
+            config=_CONFIG + "FlowConfig",
+            summary="Moves the mask with the optical flow of the object's pixels",
+        ),
         *large.trackers(),
     ]
 
