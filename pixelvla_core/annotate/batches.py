@@ -6,7 +6,7 @@ import gc
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import batched
 
 from pixelvla_core.errors import UserError
@@ -82,7 +82,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 _END = object()
 
 
-def ahead[T](items: Iterable[T]) -> Iterator[T]:
+def ahead[T](items: Iterable[T]) -> Generator[T]:
     """Yield items that a thread prepares while the caller works on the ones before; what it raises is raised here."""
     ready: queue.Queue = queue.Queue(AHEAD)
     stop = threading.Event()

@@ -98,6 +98,7 @@ class Video:
 
         self._container = av.open(str(path))
         self._stream = self._container.streams.video[0]
+        self._tick = float(self._stream.time_base or 0) or 1e-6
         # Small pictures gain nothing from more threads; tasks that run side by side use the cores.
         self._stream.codec_context.thread_count = 1
         # Otherwise decoders make something up for what is damaged.
@@ -129,14 +130,13 @@ class Video:
 
     def _seek(self, time: float) -> None:
         """Go to the last keyframe before a time."""
-        base = self._stream.time_base
-        self._container.seek(round((time + _TOLERANCE / 2) / base), stream=self._stream)
+        self._container.seek(round((time + _TOLERANCE / 2) / self._tick), stream=self._stream)
         self._decoded, self._at = self._container.decode(self._stream), -1.0
 
     def _seconds(self, frame: av.VideoFrame) -> float:
         if frame.pts is None or frame.is_corrupt:
             raise ValueError(f"the frame after {self._at:.3f} s is damaged")
-        return float(frame.pts * self._stream.time_base)
+        return frame.pts * self._tick
 
     def _converted(self, frame: av.VideoFrame) -> np.ndarray:
         return self._convert(frame, format="rgb24").to_ndarray()
