@@ -11,10 +11,16 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from pixelvla_core.annotate.models import Segment
 from pixelvla_core.api import Prompt, UserError
 from pixelvla_segment.config import GrabCutConfig
 from pixelvla_segment.grow import grow, touching
 from pixelvla_segment.marks import Marks
+
+BINS = 8
+"""Of each colour channel, where a mask's colours are compared with those around it."""
+AROUND = 6
+"""Pixels around a mask that are compared with it; the first one mixes both and does not count."""
 
 
 class GrabCut:
@@ -44,6 +50,25 @@ class GrabCut:
         if marks.masked.any() and not marks.boxes.any() and (marks.inside == marks.masked).all():
             return marks.masked & ~marks.outside if (marks.masked & ~marks.outside).any() else marks.masked
         return self._cut(image, marks)
+
+    def segment_batch(
+        self, images: Sequence[np.ndarray], objects: Sequence[Sequence[Sequence[Prompt]]]
+    ) -> list[list[Segment]]:
+        """Return for each image, uint8[H, W, 3], a segment for each of its objects.
+
+        The score says how far the mask's colours differ from those around it: 0 if they are the same, which means that
+        the mask ends where the object does not, and 1 if they have none in common.
+
+        Raises:
+            UserError: nothing is marked for some object, or an image is of another type.
+        """
+        return [
+            [self._segment(image, prompts) for prompts in these] for image, these in zip(images, objects, strict=True)
+        ]
+
+    def _segment(self, image: np.ndarray, prompts: Sequence[Prompt]) -> Segment:
+        mask = self.segment(image, prompts)
+        return Segment(mask, separation(image, mask))
 
     def _cut(self, image: np.ndarray, marks: Marks) -> np.ndarray:
         likely = marks.boxes if marks.boxes.any() else self._grown(image, marks)
@@ -97,3 +122,18 @@ def _tidy(cut: np.ndarray, marks: Marks, likely: np.ndarray) -> np.ndarray:
         return touching(cut | marks.inside, marks.inside)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(cut.astype(np.uint8), connectivity=8)
     return labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+
+
+def separation(image: np.ndarray, mask: np.ndarray) -> float:
+    """Return 1 less the Bhattacharyya coefficient of the colours in a mask and around it; 0 if one has no pixels."""
+    drawn = mask.astype(np.uint8)
+    around = (cv2.dilate(drawn, np.ones((2 * AROUND + 1,) * 2)) - cv2.dilate(drawn, np.ones((3, 3)))) > 0
+    if not (mask.any() and around.any()):
+        return 0.0
+    return float(np.clip(1 - np.sqrt(_shares(image[mask]) * _shares(image[around])).sum(), 0, 1))
+
+
+def _shares(pixels: np.ndarray) -> np.ndarray:
+    """Which share of pixels, uint8[P, 3], has each colour, float[BINS**3]."""
+    codes = (pixels // (256 // BINS)).astype(int) @ np.array([BINS * BINS, BINS, 1])
+    return np.bincount(codes, minlength=BINS**3) / len(pixels)

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pixelvla_segment.config import GrabCutConfig
-from pixelvla_segment.grabcut import GrabCut
+from pixelvla_segment.grabcut import GrabCut, separation
 from pixelvla_segment.marks import Marks
 
+from pixelvla_core.annotate.models import BatchSegmenter
 from pixelvla_core.annotations.derive import derive_prompt
 from pixelvla_core.api import Box, Line, Mask, Point, UserError
 from pixelvla_core.plugins import PluginManager
@@ -146,3 +147,45 @@ def test_the_plugin_offers_its_parts():
     registry = PluginManager.load().registry
     assert isinstance(registry.get("segmenter", "grabcut").build(GrabCutConfig()), GrabCut)
     assert registry.get("tracker", "follow").load_config()().reach == 0.1
+
+
+def test_many_objects_on_many_images_are_what_each_is_alone(scene):
+    image, target, blue, twin = scene
+    objects = [[derive_prompt(mask, "box", np.random.default_rng(0))] for mask in (target, blue, twin)]
+    segmenter = GrabCut()
+    assert isinstance(segmenter, BatchSegmenter)
+    first, none, second = segmenter.segment_batch([image, table(), image], [objects[:1], [], objects[1:]])
+    assert none == []
+    for prompts, segment in zip(objects, [*first, *second], strict=True):
+        np.testing.assert_array_equal(segment.mask, segmenter.segment(image, prompts))
+        assert segment.score > 0.95
+
+
+def test_the_score_falls_where_a_mask_ends_beside_the_thing(scene):
+    image, target, _, _ = scene
+    cut, spilt = target.copy(), target.copy()
+    cut[:, 80:] = False
+    spilt |= np.roll(target, 20, axis=1)
+    whole = separation(image, target)
+    assert whole > 0.95
+    assert separation(image, cut) < whole - 0.1
+    assert separation(image, spilt) < whole - 0.1
+    assert separation(table(), target) < 0.1
+    assert separation(image, np.ones_like(target)) == separation(image, np.zeros_like(target)) == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 2**32 - 1), st.sampled_from(["point", "line", "box"]))
+def test_scores_are_shares_and_prompts_derived_from_any_mask_lie_on_it(height, width, seed, kind):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    marked = np.zeros((height, width), bool)
+    marked[rng.integers(height) :, rng.integers(width) :] = True
+    ((segment,),) = GrabCut().segment_batch([image], [[[derive_prompt(marked, kind, rng)]]])
+    assert 0 <= segment.score <= 1
+    for _ in range(4):
+        point, line = (derive_prompt(segment.mask, each, rng) for each in ("point", "line"))
+        on = Marks.of([point, line], segment.mask.shape).inside
+        assert (on <= segment.mask).all()
+        box = derive_prompt(segment.mask, "box", rng)
+        assert (segment.mask <= Marks.of([box], segment.mask.shape).boxes).all()
