@@ -131,11 +131,19 @@ def _parse(overrides: Sequence[str]) -> Plain:
         if not _OVERRIDE.match(override):
             raise RecipeError(f"{override!r} is no override; expected KEY=VALUE, such as stages.pue.lr=3e-4.")
     try:
-        content: Any = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)), resolve=False)
+        named = [_with_name(override) for override in overrides]
+        content: Any = OmegaConf.to_container(OmegaConf.from_dotlist(named), resolve=False)
         return full_parts(content)
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise RecipeError(f"The overrides {' '.join(overrides)} cannot be read: {reason}. Values are YAML.") from error
+
+
+def _with_name(override: str) -> str:
+    """Write ``head=l1`` out as ``head.name=l1``, which an override of its options does not replace."""
+    key, _, value = override.partition("=")
+    is_name = key in PARTS and re.fullmatch(r"[\w.-]+", value) and value != "null"
+    return f"{key}.name={value}" if is_name else override
 
 
 def _check_stages(given: Plain, content: Plain) -> None:
