@@ -22,6 +22,12 @@ def segmenters() -> list[Component]:
             summary="SAM 2 through transformers",
         ),
         Component(
+            name="sam2-tiny",
+            target="pixelvla_segment.large.sam2_hf:Sam2Hf",
+            config=_CONFIG + "Sam2TinyConfig",
+            summary="SAM 2.1 tiny through transformers, for inference",
+        ),
+        Component(
             name="edgetam",
             target="pixelvla_segment.large.sam2_hf:EdgeTam",
             config=_CONFIG + "EdgeTamConfig",

@@ -72,6 +72,13 @@ class Sam2HfConfig(SamConfig):
 
 
 @dataclass(frozen=True)
+class Sam2TinyConfig(Sam2HfConfig):
+    """Options of the segmenter ``sam2-tiny``."""
+
+    model: str = "facebook/sam2.1-hiera-tiny"
+
+
+@dataclass(frozen=True)
 class EdgeTamConfig(SamConfig):
     """Options of the segmenter ``edgetam``."""
 

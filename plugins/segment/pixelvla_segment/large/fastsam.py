@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,24 @@ RELEASES = "https://github.com/ultralytics/assets/releases/download/v8.3.0/"
 
 
 class FastSam:
-    """Segments what prompts mark."""
+    """Segments what prompts mark.
+
+    Raises:
+        UserError: the package or its weights are not on this machine; says how to get them.
+    """
 
     def __init__(self, config: FastSamConfig | None = None) -> None:
         self.config = config or FastSamConfig()
+        if find_spec("ultralytics") is None:
+            raise needs("ultralytics", "fastsam", licence="AGPL-3.0")
+        self._weights()
 
     def identity(self) -> dict[str, Any]:
         """Return name and hash of the weights.
 
         Raises:
             CheckpointError: they are not on this machine; says which command downloads them.
-            UserError: the package is not installed.
         """
-        _package()
         path = self._weights()
         return {"weights": {"name": path.name, "revision": "", "sha256": {path.name: sha256(path)}}}
 
@@ -87,7 +93,9 @@ class FastSam:
 
     @cached_property
     def model(self) -> Any:
-        return _package().FastSAM(str(self._weights()))
+        import ultralytics
+
+        return ultralytics.FastSAM(str(self._weights()))
 
     def _weights(self) -> Path:
         path = Path(self.config.weights).expanduser()
@@ -145,11 +153,3 @@ def _overlap(one: np.ndarray, other: np.ndarray) -> float:
 
 def _nothing(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.zeros((0, *image.shape[:2]), bool), np.zeros(0)
-
-
-def _package() -> Any:
-    try:
-        import ultralytics
-    except ModuleNotFoundError as error:
-        raise needs("ultralytics", "fastsam") from error
-    return ultralytics

@@ -64,10 +64,16 @@ class Network(Protocol):
 
 
 class Sam:
-    """Segments what prompts mark. Subclasses know their package."""
+    """Segments what prompts mark. Subclasses know their package.
+
+    Raises:
+        UserError: weights or package are not on this machine; says how to get them. Already when built, so that an
+            evaluation that has no other sign of it ends before its first episode.
+    """
 
     def __init__(self, config: SamConfig) -> None:
         self.config = config
+        self.weights()
 
     def weights(self) -> LocalWeights:
         """Return where the weights are.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ class Sam2(Sam):
         super().__init__(config or Sam2Config())
 
     def weights(self) -> LocalWeights:
+        if find_spec("sam2") is None:
+            raise needs("sam2", "sam2")
         return find_weights(self.config.model, self.config.revision, "*.pt")
 
     def load(self) -> Network:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class TransformersSam(Sam):
     """Any model with the face of transformers' ``Sam2Model``."""
 
-    def model_class(self) -> Any:
+    @staticmethod
+    def model_class() -> Any:
         """Return the class in transformers."""
         raise NotImplementedError
 
@@ -37,7 +38,8 @@ class Sam2Hf(TransformersSam):
     def __init__(self, config: Sam2HfConfig | None = None) -> None:
         super().__init__(config or Sam2HfConfig())
 
-    def model_class(self) -> Any:
+    @staticmethod
+    def model_class() -> Any:
         from transformers import Sam2Model
 
         return Sam2Model
@@ -49,7 +51,8 @@ class EdgeTam(TransformersSam):
     def __init__(self, config: options.EdgeTamConfig | None = None) -> None:
         super().__init__(config or options.EdgeTamConfig())
 
-    def model_class(self) -> Any:
+    @staticmethod
+    def model_class() -> Any:
         from transformers import EdgeTamConfig, EdgeTamModel, EdgeTamVisionConfig
 
         # To print a configuration, transformers builds the default one, which asks the hub for a file of its own.

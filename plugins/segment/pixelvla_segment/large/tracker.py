@@ -22,12 +22,16 @@ class Sam2Tracker:
 
     Attributes:
         score: How sure the model is that the object is seen on the last image, in [0, 1].
+
+    Raises:
+        CheckpointError: the weights are not on this machine; says which command downloads them.
     """
 
     every_step = True
 
     def __init__(self, config: Sam2TrackerConfig | None = None) -> None:
         self.config = config or Sam2TrackerConfig()
+        _weights(self.config)
         self.score = 1.0
 
     def identity(self) -> dict[str, Any]:

@@ -67,9 +67,12 @@ def find_weights(source: str, revision: str | None, weights: str, also: Sequence
     return LocalWeights(source, cached.name, cached, _names(cached, weights))
 
 
-def needs(module: str, extra: str) -> UserError:
-    """The error to raise where a package is not installed that only some parts need."""
-    return UserError(f"The package {module} is not installed. Install it: pip install 'pixelvla-segment[{extra}]'")
+def needs(module: str, extra: str, licence: str = "") -> UserError:
+    """The error to raise where a package is not installed that only some parts need; with a licence to read first."""
+    first = f" It is licensed under the {licence}: read that first." if licence else ""
+    return UserError(
+        f"The package {module} is not installed.{first} Install it: pip install 'pixelvla-segment[{extra}]'"
+    )
 
 
 def _cached(source: str, revision: str | None) -> Path | None:

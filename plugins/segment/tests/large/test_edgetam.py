@@ -19,7 +19,7 @@ def folder(tmp_path_factory):
     from transformers import EdgeTamConfig, EdgeTamVisionConfig, Sam2ImageProcessor, Sam2Processor, TimmWrapperConfig
     from transformers.models.edgetam.configuration_edgetam import EdgeTamMaskDecoderConfig, EdgeTamPromptEncoderConfig
 
-    model_class = EdgeTam().model_class()
+    model_class = EdgeTam.model_class()
     trunk = {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]}
     config = EdgeTamConfig(
         vision_config=EdgeTamVisionConfig(
