@@ -289,7 +289,11 @@ def test_files_that_another_tool_wrote_wrongly_are_refused_in_words(sidecar):
         pq.write_table(table.set_column(table.column_names.index(name), name, column), path)
         _agreed(sidecar, path)
         with pytest.raises(DataError, match=words):
-            opened(sidecar)
+            opened(sidecar).row(0)
+    pq.write_table(table.drop_columns(["source"]), path)
+    _agreed(sidecar, path)
+    with pytest.raises(DataError, match="lacks the columns source"):
+        opened(sidecar)
     path.write_bytes(b"no parquet at all")
     _agreed(sidecar, path)
     with pytest.raises(DataError, match="cannot be read as Parquet"):

@@ -9,7 +9,6 @@ import numpy as np
 
 from pixelvla_core.annotations.reader import Sidecar
 from pixelvla_core.annotations.rle import Rle
-from pixelvla_core.annotations.schema import OK
 from pixelvla_core.errors import DataError
 
 
@@ -75,7 +74,7 @@ def compare(folder: Path, truth: Path, cache: Path | None = None) -> Agreement:
 def _usable(sidecar: Sidecar) -> dict[tuple[int, int], Rle]:
     """(episode, frame) -> mask of the object to act on."""
     found = {}
-    for place in np.flatnonzero(sidecar.statuses() == OK):
+    for place in np.flatnonzero(sidecar.usable()):
         row = sidecar.row(int(place))
         if row.instance == 0 and row.mask is not None:
             found[row.episode, row.frame] = row.mask

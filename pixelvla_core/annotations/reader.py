@@ -1,10 +1,16 @@
-"""Reading a sidecar at random: rows are found by binary search in memory-mapped Arrow, masks decoded one by one."""
+"""Reading a sidecar at random: rows are found by binary search in a memory-mapped index, masks decoded one by one.
+
+The cache holds an index of each sidecar, made when it is first opened, and an uncompressed copy of each file, made when
+one of its rows is first asked for. Both are named after the content they were made from and appear whole or not at all,
+so any number of processes may make them at once, and a changed sidecar has other ones.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pixelvla_core.annotations.index import COLUMNS, Index, keys_of, write_index
 from pixelvla_core.annotations.rle import Rle
-from pixelvla_core.annotations.schema import FORMAT, MANIFEST, SCHEMA, VERSION, Annotation, from_dict
+from pixelvla_core.annotations.schema import FORMAT, MANIFEST, OK, SCHEMA, STATUSES, VERSION, Annotation, from_dict
 from pixelvla_core.errors import DataError
-from pixelvla_core.files import atomic_file, sha256
+from pixelvla_core.files import atomic_file
 
 _MANIFEST = {"dataset": str, "fingerprint": str, "camera": str, "counts": dict, "files": list}
 _ENTRY = {"path": str, "sha256": str, "bytes": int}
@@ -68,12 +75,15 @@ def _check_keys(path: Path, found: Any, wanted: Mapping[str, type]) -> None:
 class Sidecar:
     """The annotations of one dataset and camera.
 
+    The first opening verifies every file. A file whose copy is not in the cache is verified again when one of its rows
+    is first asked for, so no damaged row is ever returned.
+
     Args:
         folder: the sidecar.
-        cache: folder for the memory-mapped copy of the rows; ``cache_dir()`` if left out.
+        cache: folder for the index and the memory-mapped copies of the rows; ``cache_dir()`` if left out.
 
     Raises:
-        DataError: a file is missing or its checksum differs from the manifest's.
+        DataError: a file is missing, its checksum differs from the manifest's, or its rows cannot be found by index.
     """
 
     def __init__(self, folder: Path, cache: Path | None = None) -> None:
@@ -81,37 +91,36 @@ class Sidecar:
         self.manifest = read_manifest(self.folder)
         self.camera: str = self.manifest["camera"]
         self.fingerprint: str = self.manifest["fingerprint"]
-        mapped = (cache or cache_dir()) / "annotations" / f"{sha256(self.folder / MANIFEST)}.arrow"
-        if not mapped.exists():
-            self._map(mapped)
-        self._table = pa.ipc.open_file(pa.memory_map(str(mapped))).read_all()
-        self._keys = _key(*(self._column(name) for name in ("episode", "frame", "instance")))
-        if (np.diff(self._keys) <= 0).any():
-            raise DataError(
-                f"The rows in {self.folder} are not in the order of episode, frame and instance, or one is twice, "
-                "so they cannot be found. `pixelvla annotations validate` names the first; write them in order."
-            )
-        self._counts, self._heights, self._widths = (
-            self._table[name] for name in ("mask_counts", "mask_height", "mask_width")
-        )
+        self._cache = (cache or cache_dir()) / "annotations"
+        self._files: list[dict[str, Any]] = self.manifest["files"]
+        self._tables: dict[int, pa.Table] = {}
+        content = "".join(entry["sha256"] for entry in self._files)
+        index = self._cache / f"{hashlib.sha256(content.encode()).hexdigest()}.index"
+        if not index.exists():
+            write_index(index, self._indexed())
+        self._index = Index.load(index, len(self._files))
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._index.keys)
 
     def rows_of(self, episodes: np.ndarray, frames: np.ndarray, instance: int = 0) -> np.ndarray:
         """Return int64[N]: the row of each (episode, frame), -1 where there is none."""
-        wanted = _key(episodes, frames, np.full(len(episodes), instance))
-        rows = np.searchsorted(self._keys, wanted)
-        found = self._keys[np.minimum(rows, len(self) - 1)] == wanted if len(self) else np.zeros(len(wanted), bool)
+        keys, wanted = self._index.keys, keys_of(episodes, frames, instance)
+        rows = np.searchsorted(keys, wanted)
+        found = keys[np.minimum(rows, len(self) - 1)] == wanted if len(self) else np.zeros(len(wanted), bool)
         return np.where(found, rows, -1)
 
+    def usable(self) -> np.ndarray:
+        """Return bool[N]: which rows have status "ok"."""
+        return self._index.statuses == STATUSES.index(OK)
+
     def statuses(self) -> np.ndarray:
-        """Return the status of every row as an array of strings."""
-        return np.array(self._table["status"].to_pylist(), dtype=str)
+        """Return the status of every row as an array of strings; :meth:`usable` takes a twentieth of the memory."""
+        return np.array(STATUSES)[self._index.statuses]
 
     def target(self, row: int) -> str:
         """Return what the object of one row is called in the instruction."""
-        return self._table["target"][row].as_py()
+        return self._values(row, "target")[0]
 
     def row(self, row: int) -> Annotation:
         """Return one row, as found by :meth:`rows_of`.
@@ -120,7 +129,8 @@ class Sidecar:
             DataError: its box, points or lines are not what the format says.
         """
         try:
-            return from_dict(self._table.slice(row, 1).to_pylist()[0])
+            table, place = self._located(row)
+            return from_dict(table.slice(place, 1).to_pylist()[0])
         except (TypeError, ValueError) as error:
             raise DataError(
                 f"Row {row} of {self.folder} has damaged values: {error}. `pixelvla annotations validate` names all "
@@ -133,15 +143,15 @@ class Sidecar:
         Raises:
             DataError: the row has none; rows of status "ok" have one.
         """
-        counts = self._counts[row].as_py()
+        height, width, counts = self._values(row, "mask_height", "mask_width", "mask_counts")
         if counts is None:
             raise DataError(f"Row {row} of {self.folder} has no mask. `pixelvla annotations validate` checks all rows.")
-        return Rle(self._heights[row].as_py(), self._widths[row].as_py(), counts).decode()
+        return Rle(height, width, counts).decode()
 
     def find(self, episode: int, frame: int) -> list[Annotation]:
         """Return all rows of one frame, the object to act on first."""
-        first = np.searchsorted(self._keys, _key(*np.array([[episode], [frame], [0]])))[0]
-        last = np.searchsorted(self._keys, _key(*np.array([[episode], [frame + 1], [0]])))[0]
+        ends = keys_of(np.array([episode, episode]), np.array([frame, frame + 1]), 0)
+        first, last = np.searchsorted(self._index.keys, ends)
         return [self.row(row) for row in range(first, last)]
 
     def check_dataset(self, fingerprint: str, dataset: str) -> None:
@@ -153,18 +163,34 @@ class Sidecar:
                 "dataset. Point to the annotations of this dataset, or annotate it again."
             )
 
-    def _column(self, name: str) -> np.ndarray:
-        return self._table[name].to_numpy()
+    def _values(self, row: int, *columns: str) -> list[Any]:
+        table, place = self._located(row)
+        return [table[column][place].as_py() for column in columns]
 
-    def _map(self, target: Path) -> None:
-        """Verify every file and copy its rows to an uncompressed Arrow file that can be memory-mapped."""
-        with atomic_file(target) as partial, pa.ipc.new_file(partial, SCHEMA) as sink:
-            for entry in self.manifest["files"]:
-                sink.write_table(read_shard(self.folder, entry))
+    def _located(self, row: int) -> tuple[pa.Table, int]:
+        """The file that a row is in, and its place there."""
+        file, place = self._index.place(row)
+        if file not in self._tables:
+            self._tables[file] = self._map(self._files[file])
+        return self._tables[file], place
+
+    def _map(self, entry: dict[str, Any]) -> pa.Table:
+        """Map the uncompressed copy of a file into memory; without one, verify the file and make it."""
+        copy = self._cache / f"{entry['sha256']}.arrow"
+        if not copy.exists():
+            table = read_shard(self.folder, entry)
+            with atomic_file(copy) as partial, pa.ipc.new_file(partial, SCHEMA) as sink:
+                sink.write_table(table)
+        with pa.memory_map(str(copy)) as mapped:  # closed, the table keeps the memory and no descriptor
+            return pa.ipc.open_file(mapped).read_all()
+
+    def _indexed(self) -> Iterator[tuple[Path, pa.Table]]:
+        for entry in self._files:
+            yield self.folder / entry["path"], read_shard(self.folder, entry, COLUMNS)
 
 
-def read_shard(folder: Path, entry: dict[str, Any]) -> pa.Table:
-    """Read one file of a sidecar after comparing it with its manifest entry.
+def read_shard(folder: Path, entry: dict[str, Any], columns: Sequence[str] = SCHEMA.names) -> pa.Table:
+    """Read one file of a sidecar, or some of its columns, after comparing it with its manifest entry.
 
     Raises:
         DataError: the file is missing, has another size or checksum, is no Parquet, or has other columns.
@@ -172,21 +198,25 @@ def read_shard(folder: Path, entry: dict[str, Any]) -> pa.Table:
     path = Path(folder) / entry["path"]
     if not path.is_file():
         raise DataError(f"{path} is missing, though the manifest lists it. Copy the whole folder, or annotate again.")
-    if path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
+    content = path.read_bytes()  # what is verified is what is read, whatever becomes of the file meanwhile
+    if len(content) != entry["bytes"] or hashlib.sha256(content).hexdigest() != entry["sha256"]:
         raise DataError(
-            f"{path} is damaged: it has {path.stat().st_size} bytes and another checksum than the manifest says "
+            f"{path} is damaged: it has {len(content)} bytes and another checksum than the manifest says "
             f"({entry['bytes']} bytes). Copy it again, or remove the folder and annotate again."
         )
     try:
-        table = pq.read_table(path, page_checksum_verification=True).replace_schema_metadata(None)
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        there = file.schema_arrow.names
+        table = file.read([name for name in columns if name in there], use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{path} cannot be read as Parquet: {_first_line(error)}. The tool that wrote it must write it again."
         ) from error
-    if missing := [name for name in SCHEMA.names if name not in table.column_names]:
+    if missing := [name for name in SCHEMA.names if name not in there]:
         raise DataError(f"{path} lacks the columns {', '.join(missing)}; docs/annotations.md lists all of them.")
     try:
-        return table.select(SCHEMA.names).cast(SCHEMA)
+        wanted = pa.schema([SCHEMA.field(name) for name in columns])
+        return table.replace_schema_metadata(None).select(columns).cast(wanted)
     except (pa.ArrowException, ValueError) as error:
         raise DataError(
             f"{path} has a column of another type than docs/annotations.md lists: {_first_line(error)}. The tool that "
@@ -196,8 +226,3 @@ def read_shard(folder: Path, entry: dict[str, Any]) -> pa.Table:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def _key(episodes: np.ndarray, frames: np.ndarray, instances: np.ndarray) -> np.ndarray:
-    """int64[N] that sorts like (episode, frame, instance): 20 bits of episode, 28 of frame, 15 of instance."""
-    return (episodes.astype(np.int64) << 43) | (frames.astype(np.int64) << 15) | instances.astype(np.int64)
