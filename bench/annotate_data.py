@@ -29,7 +29,7 @@ def scene(episode: int, frame: int, size: tuple[int, int]) -> np.ndarray:
     import cv2
 
     height, width = size
-    grain = np.random.default_rng([episode, frame]).normal(0, 3, (height, width, 1))
+    grain = np.random.default_rng(episode).normal(0, 4, (height, width, 1))
     image = (np.linspace(120, 170, height)[:, None, None] + grain) * np.array([1.0, 0.9, 0.75])
     image = np.clip(image, 0, 255).astype(np.uint8)
     unit, lift = height / 256, max(0, frame - CLOSING) * 3

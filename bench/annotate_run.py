@@ -21,7 +21,7 @@ WATCHED = {
         f"bench.annotate_parts:Free.{name}" for name in ("targets", "detect", "segment", "find", "start", "step")
     ],
     "prompts": [
-        f"pixelvla_core.annotate.steps.masks:{name}" for name in ("inner_pixels", "derive_point", "derive_line")
+        f"pixelvla_core.annotate.steps.masks:{name}" for name in ("Inner", "derive_point", "derive_line", "extent")
     ],
     "run lengths": ["pixelvla_core.annotations.rle:Rle.encode"],
     "writing": [

@@ -9,6 +9,8 @@ import numpy as np
 from pixelvla_core.errors import DataError, suggest
 from pixelvla_core.prompts import Box, Line, Mask, Point, Prompt
 
+Extent = tuple[int, int, int, int]
+"""Top, bottom, left and right of a mask's pixels, bottom and right exclusive."""
 _STROKES = 4
 """How many strokes are tried; the longest that stays on the object is kept."""
 
@@ -37,43 +39,60 @@ def depth(mask: np.ndarray) -> np.ndarray:
 
     Beyond the array counts as outside.
     """
+    return _depth(np.pad(mask.astype(np.uint8), 1))[1:-1, 1:-1].astype(np.int64)
+
+
+def _depth(inside: np.ndarray) -> np.ndarray:
+    """Steps from each set pixel of uint8[H, W], exact in float32: they stay far below 2**24."""
     import cv2
 
-    padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
-    # Its sums of whole steps are exact in float32 below 2**24, which no image is wide.
-    return cv2.distanceTransform(padded, cv2.DIST_L1, 3)[1:-1, 1:-1].astype(np.int64)
+    return cv2.distanceTransform(inside, cv2.DIST_L1, 3)
 
 
-def extent(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Return (top, bottom, left, right) of the set pixels, bottom and right exclusive; the mask is not empty."""
+def extent(mask: np.ndarray) -> Extent:
+    """Return (top, bottom, left, right) of the set pixels, bottom and right exclusive; all 0 for an empty mask."""
     import cv2
 
     left, top, width, height = cv2.boundingRect(np.ascontiguousarray(mask).view(np.uint8))
     return top, top + height, left, left + width
 
 
-def inner_pixels(mask: np.ndarray) -> np.ndarray:
-    """Return int[M, 2]: rows and columns of the pixels in the inner half of the mask's depth; it is not empty."""
-    top, bottom, left, right = extent(mask)
-    depths = depth(mask[top:bottom, left:right])
-    rows, columns = np.nonzero(depths * 2 >= max(2, depths.max()))
-    return np.stack([rows + top, columns + left], axis=1)
+class Inner:
+    """The pixels in the inner half of a mask's depth, of which prompts are drawn.
+
+    Args:
+        mask: bool[H, W], not empty.
+        part: its extent, if that is known already.
+    """
+
+    def __init__(self, mask: np.ndarray, part: Extent | None = None) -> None:
+        import cv2
+
+        self._top, bottom, self._left, right = part or extent(mask)
+        self._width = right - self._left
+        inside = mask[self._top : bottom, self._left : right].view(np.uint8)
+        depths = _depth(cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT))[1:-1, 1:-1]
+        self._places = np.flatnonzero(depths >= max(1.0, cv2.minMaxLoc(depths)[1] / 2))
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """Return rows and columns of some of them, int64[*shape, 2]."""
+        rows, columns = np.divmod(self._places[rng.integers(len(self._places), size=shape)], self._width)
+        return np.stack([rows + self._top, columns + self._left], axis=-1)
 
 
-def _centre(pixel: np.ndarray, shape: tuple[int, int]) -> tuple[float, float]:
-    return float((pixel[1] + 0.5) / shape[1]), float((pixel[0] + 0.5) / shape[0])
+def _centre(pixel: np.ndarray, shape: tuple[int, ...]) -> tuple[float, float]:
+    row, column = pixel.tolist()
+    return (column + 0.5) / shape[1], (row + 0.5) / shape[0]
 
 
-def derive_point(mask: np.ndarray, rng: np.random.Generator, inner: np.ndarray | None = None) -> Point:
-    """A click in the inner half of the object's depth; ``inner`` are its pixels, where they are known already."""
-    inner = inner_pixels(mask) if inner is None else inner
-    return Point(*_centre(inner[rng.integers(len(inner))], mask.shape))
+def derive_point(mask: np.ndarray, rng: np.random.Generator, inner: Inner | None = None) -> Point:
+    """A click in the inner half of the object's depth; ``inner`` is the mask's, where it is known already."""
+    return Point(*_centre((inner or Inner(mask)).draw(rng, ()), mask.shape))
 
 
-def derive_line(mask: np.ndarray, rng: np.random.Generator, inner: np.ndarray | None = None) -> Line:
+def derive_line(mask: np.ndarray, rng: np.random.Generator, inner: Inner | None = None) -> Line:
     """A stroke between two such places that stays on the object; on an object too thin for one, within a pixel."""
-    inner = inner_pixels(mask) if inner is None else inner
-    pairs = inner[rng.integers(len(inner), size=(_STROKES, 2))]
+    pairs = (inner or Inner(mask)).draw(rng, (_STROKES, 2))
     lengths = np.abs(pairs[:, 0] - pairs[:, 1]).sum(1)
     for index in np.argsort(-lengths, kind="stable"):
         start, end = pairs[index]
@@ -95,14 +114,15 @@ def crossed(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     for axis in (0, 1):
         if step[axis]:
             crossings.append((np.arange(abs(int(step[axis]))) + 0.5) / abs(step[axis]))
-    times = np.sort(np.concatenate(crossings))
+    times = np.concatenate(crossings)
+    times.sort()
     middle = (times[:-1] + times[1:]) / 2
     return np.floor(start + 0.5 + middle[:, None] * step).astype(int)
 
 
-def derive_box(mask: np.ndarray) -> Box:
-    """The outer edges of the set pixels."""
-    top, bottom, left, right = extent(mask)
+def derive_box(mask: np.ndarray, part: Extent | None = None) -> Box:
+    """The outer edges of the set pixels; ``part`` is their extent, where it is known already."""
+    top, bottom, left, right = part or extent(mask)
     height, width = mask.shape
     return Box(left / width, top / height, right / width, bottom / height)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from pycocotools import mask as coco
 
+from pixelvla_core.annotations.derive import Extent, extent
 from pixelvla_core.errors import DataError
 
 
@@ -20,10 +20,10 @@ class Rle:
     counts: bytes
 
     @classmethod
-    def encode(cls, mask: np.ndarray) -> Rle:
-        """Compress bool[H, W]."""
+    def encode(cls, mask: np.ndarray, part: Extent | None = None) -> Rle:
+        """Compress bool[H, W]; ``part`` is the extent of its set pixels, where it is known already."""
         height, width = mask.shape
-        edges = _edges(mask)
+        edges = _edges(mask, part or extent(mask))
         runs = np.diff(edges, prepend=0, append=height * width).tolist()
         coded = coco.frPyObjects({"size": [height, width], "counts": runs}, height, width)
         return cls(height, width, coded["counts"])
@@ -59,12 +59,14 @@ class Rle:
         return {"size": [self.height, self.width], "counts": self.counts}
 
 
-def _edges(mask: np.ndarray) -> np.ndarray:
-    """Where runs begin, counted down the columns and then to the right; the mask's own part of the image is enough."""
-    left, top, columns, rows = cv2.boundingRect(np.ascontiguousarray(mask, dtype=np.bool_).view(np.uint8))
-    part = np.zeros((columns, rows + 2), np.int8)
-    part[:, 1:-1] = mask[top : top + rows, left : left + columns].T
-    column, row = np.nonzero(part[:, 1:] != part[:, :-1])
+def _edges(mask: np.ndarray, part: Extent) -> np.ndarray:
+    """Where runs begin, counted down the columns and then to the right."""
+    top, bottom, left, right = part
+    rows = bottom - top
+    columns = np.zeros((right - left, rows + 2), np.int8)
+    columns[:, 1:-1] = mask[top:bottom, left:right].T
+    flat = columns.ravel()
+    column, row = np.divmod(np.flatnonzero(flat[1:] != flat[:-1]), rows + 2)
     edges = (left + column) * len(mask) + top + row
     if rows == len(mask):
         # What fills a column to its end may go on at the next one's beginning: no run begins there.

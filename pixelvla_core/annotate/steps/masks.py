@@ -14,7 +14,7 @@ from pixelvla_core.annotate.batches import ahead, in_memory
 from pixelvla_core.annotate.filters import CORRUPT, change_reason
 from pixelvla_core.annotate.steps.step import Product, Step
 from pixelvla_core.annotate.work import mask_of
-from pixelvla_core.annotations.derive import derive_box, derive_line, derive_point, inner_pixels
+from pixelvla_core.annotations.derive import Inner, derive_box, derive_line, derive_point, extent
 from pixelvla_core.annotations.episodes import EPISODE_SCHEMA
 from pixelvla_core.annotations.rle import Rle
 from pixelvla_core.annotations.schema import ABSENT, FAILED, OK, REVIEW, Annotation
@@ -138,15 +138,16 @@ class Masks(Step):
         }
 
         def row(frame: int, mask: np.ndarray | None) -> Annotation:
-            if mask is None or not mask.any():
+            part = (0, 0, 0, 0) if mask is None else extent(mask)
+            if mask is None or part[0] == part[1]:
                 return Annotation(**facts, frame=frame, status=FAILED if mask is None else ABSENT)
-            inner = inner_pixels(mask)
+            inner = Inner(mask, part)
             return Annotation(
                 **facts,
                 frame=frame,
                 status=OK,
-                mask=Rle.encode(mask),
-                box=derive_box(mask),
+                mask=Rle.encode(mask, part),
+                box=derive_box(mask, part),
                 points=tuple(derive_point(mask, rng, inner) for _ in range(recipe.points)),
                 lines=tuple(derive_line(mask, rng, inner) for _ in range(recipe.lines)),
             )
