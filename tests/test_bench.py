@@ -60,7 +60,7 @@ TARGETS = {
     },
     ("sidecar", "size per annotated frame"): "at most 600 bytes",
     ("sidecar", "prompts and mask of a random frame (median)"): "at most 1 ms",
-    ("sidecar", "first opening, which verifies and copies"): "at most 2 s",
+    ("sidecar", "first opening, which verifies and indexes"): "at most 2 s",
     ("sidecar", "peak memory of a first opening"): "at most 300 MiB",
     ("sidecar", "later opening"): "at most 2 s",
     ("sidecar", "peak memory of a later opening"): "at most 300 MiB",

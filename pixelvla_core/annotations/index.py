@@ -77,10 +77,11 @@ def keys_of(episodes: np.ndarray, frames: np.ndarray, instances: np.ndarray | in
 def _checked_keys(name: Path, table: pa.Table, last: int) -> np.ndarray:
     indices = [_values(table[column]) for column in COLUMNS[:3]]
     for column, values, limit in zip(COLUMNS, indices, (MOST_EPISODES, MOST_FRAMES, MOST_INSTANCES), strict=False):
-        if len(values) and not 0 <= values.min() <= values.max() < limit:
+        unsigned = values.view(f"u{values.dtype.itemsize}")  # what is negative is too large
+        if len(values) and unsigned.max() >= limit:
             raise DataError(
-                f"{name} has rows whose {column} is {values.min() if values.min() < 0 else values.max()}; it must be "
-                f"from 0 to {limit - 1}. `pixelvla annotations validate` names them; write them again."
+                f"{name} has a row whose {column} is {values[unsigned >= limit][0]}; it must be from 0 to {limit - 1}. "
+                "`pixelvla annotations validate` names all such rows; write them again."
             )
     keys = keys_of(*indices)
     if (np.diff(keys, prepend=last) <= 0).any():

@@ -216,7 +216,8 @@ def read_shard(folder: Path, entry: dict[str, Any], columns: Sequence[str] = SCH
         raise DataError(f"{path} lacks the columns {', '.join(missing)}; docs/annotations.md lists all of them.")
     try:
         wanted = pa.schema([SCHEMA.field(name) for name in columns])
-        return table.replace_schema_metadata(None).select(columns).cast(wanted)
+        chosen = table.replace_schema_metadata(None).select(columns)
+        return chosen if chosen.schema == wanted else chosen.cast(wanted)
     except (pa.ArrowException, ValueError) as error:
         raise DataError(
             f"{path} has a column of another type than docs/annotations.md lists: {_first_line(error)}. The tool that "
