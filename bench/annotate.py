@@ -34,16 +34,16 @@ TASKS = ["episodes_per_shard=20", "video.chunk=64"]
 
 @dataclass(frozen=True)
 class Size:
-    """What is measured: episodes for memory (few, many), at the large size, and for the runners in how many rounds."""
+    """What is measured: episodes for memory (few, many), for profiles, and for the runners in how many rounds."""
 
     few: int
     many: int
-    large: int
+    profile: int
     runners: int
     rounds: int
 
 
-FULL, QUICK = Size(200, 2000, 200, 400, 2), Size(10, 20, 10, 20, 1)
+FULL, QUICK = Size(200, 2000, 400, 400, 2), Size(10, 20, 10, 20, 1)
 
 
 class Bench:
@@ -142,8 +142,8 @@ def measure(size: Size) -> Report:
     with bench() as at:
         parts = {
             "memory": memory(at, size),
-            "profile small": profile(at, SMALL, size.many),
-            "profile large": profile(at, LARGE, size.large),
+            "profile small": profile(at, SMALL, size.profile),
+            "profile large": profile(at, LARGE, size.profile),
             "runners": runners(at, size),
         }
     figures = [figure for made, _ in parts.values() for figure in made]
