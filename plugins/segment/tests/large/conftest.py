@@ -9,6 +9,7 @@ import pytest
 import torch
 
 SIDE = 64
+EDGETAM_SIDE, EDGETAM_WIDTH = 128, 64
 WORDS = {100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 1012: ".", 1029: "?"}
 """Places in the vocabulary that Grounding DINO counts on."""
 NAMED = ["red", "blue", "cup", "robot", "gripper", "a", "the", "drawer"]
@@ -86,6 +87,37 @@ def sam2_folder(tmp_path_factory) -> Path:
     image = Sam2ImageProcessor(size=side, mask_size={"height": SIDE // 4, "width": SIDE // 4})
     video = Sam2VideoVideoProcessor(size=side)
     Sam2VideoProcessor(image_processor=image, video_processor=video).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def edgetam_folder(tmp_path_factory) -> Path:
+    """EdgeTAM as transformers saves it, small, with random weights."""
+    from pixelvla_segment.large.sam2_hf import EdgeTam
+    from transformers import EdgeTamConfig, EdgeTamVisionConfig, Sam2ImageProcessor, Sam2Processor, TimmWrapperConfig
+    from transformers.models.edgetam.configuration_edgetam import EdgeTamMaskDecoderConfig, EdgeTamPromptEncoderConfig
+
+    model_class = EdgeTam.model_class()
+    trunk = {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]}
+    config = EdgeTamConfig(
+        vision_config=EdgeTamVisionConfig(
+            backbone_config=TimmWrapperConfig(architecture="repvit_m0_9", model_args=trunk),
+            backbone_channel_list=[384, 192, 96, 48],
+            backbone_feature_sizes=[[EDGETAM_SIDE // stride] * 2 for stride in (4, 8, 16)],
+            fpn_hidden_size=EDGETAM_WIDTH,
+        ),
+        prompt_encoder_config=EdgeTamPromptEncoderConfig(
+            hidden_size=EDGETAM_WIDTH, image_size=EDGETAM_SIDE, mask_input_channels=4
+        ),
+        mask_decoder_config=EdgeTamMaskDecoderConfig(
+            hidden_size=EDGETAM_WIDTH, mlp_dim=32, num_attention_heads=2, iou_head_hidden_dim=16
+        ),
+    )
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("edgetam")
+    model_class(config).save_pretrained(folder)
+    side, mask = ({"height": size, "width": size} for size in (EDGETAM_SIDE, EDGETAM_SIDE // 4))
+    Sam2Processor(Sam2ImageProcessor(size=side, mask_size=mask)).save_pretrained(folder)
     return folder
 
 
