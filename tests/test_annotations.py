@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -13,10 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pixelvla_review.store import REJECTED
 from pycocotools import mask as coco
 
+from pixelvla_core.annotate import filters
 from pixelvla_core.annotations import oracle
 from pixelvla_core.annotations.derive import derive_prompt
+from pixelvla_core.annotations.episodes import EPISODE_SCHEMA
 from pixelvla_core.annotations.reader import Sidecar, read_manifest, read_shard
 from pixelvla_core.annotations.rle import Rle
 from pixelvla_core.annotations.schema import ABSENT, SCHEMA, STATUSES, Annotation, Header
@@ -411,7 +415,21 @@ def test_a_sidecar_written_by_another_tool_after_the_document(tmp_path):
 
 def test_the_document_lists_every_column_and_status():
     text = (Path(__file__).parents[1] / "docs" / "annotations.md").read_text(encoding="utf-8")
-    assert [name for name in (*SCHEMA.names, *STATUSES) if f"`{name}`" not in text] == []
+    assert [name for name in STATUSES if f"`{name}`" not in text] == []
+    assert _first_cells("Rows") == SCHEMA.names
+
+
+def _first_cells(title: str) -> list[str]:
+    """What the tables of one section of the document are about, row by row."""
+    text = (Path(__file__).parents[1] / "docs" / "annotations.md").read_text(encoding="utf-8")
+    section = text.partition(f"### {title}\n")[2].partition("\n#")[0]
+    cells = (line.split("|")[1] for line in section.splitlines() if line.startswith("|"))
+    return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+
+
+def test_the_document_lists_the_columns_of_episodes_and_every_reason():
+    reasons = [value for name, value in vars(filters).items() if name.isupper()]
+    assert _first_cells("episodes.parquet") == [*EPISODE_SCHEMA.names, *reasons, REJECTED]
 
 
 def stream(path: Path, lengths: list[int], camera: str = "observation.images.front") -> Path:

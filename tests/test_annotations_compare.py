@@ -7,17 +7,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pixelvla_core.annotations.compare import compare
+from pixelvla_core.annotations.compare import compare, table
 from pixelvla_core.annotations.rle import Rle
 from pixelvla_core.annotations.schema import Annotation, Header
 from pixelvla_core.annotations.writer import SidecarWriter
+from pixelvla_core.cli.main import main
 from pixelvla_core.errors import DataError
 
 
-def sidecar(folder: Path, masks: dict[tuple[int, int], np.ndarray], status: str = "ok", camera: str = "front") -> Path:
+def sidecar(
+    folder: Path,
+    masks: dict[tuple[int, int], np.ndarray],
+    status: str = "ok",
+    camera: str = "front",
+    targets: tuple[str, ...] = ("cup", "cup", "cup"),
+) -> Path:
     writer = SidecarWriter(folder, Header(dataset="d", fingerprint="f", camera=camera), range(3))
     rows = [
-        Annotation(episode=e, frame=f, camera=camera, target="cup", mask=Rle.encode(mask), status=status)
+        Annotation(episode=e, frame=f, camera=camera, target=targets[e], mask=Rle.encode(mask), status=status)
         for (e, f), mask in masks.items()
     ]
     for shard in writer.missing():
@@ -59,3 +66,32 @@ def test_different_cameras_are_refused(tmp_path: Path) -> None:
     two = sidecar(tmp_path / "b", {(0, 0): square(0)}, camera="wrist")
     with pytest.raises(DataError, match="different cameras"):
         compare(one, two, tmp_path / "cache")
+
+
+def test_masks_of_different_sizes_are_refused(tmp_path: Path) -> None:
+    one = sidecar(tmp_path / "a", {(0, 0): square(0)})
+    two = sidecar(tmp_path / "b", {(0, 0): square(0)[:, :40]})
+    with pytest.raises(DataError, match="30 x 60 and 30 x 40 pixels cannot be compared"):
+        compare(one, two, tmp_path / "cache")
+
+
+def test_the_table_tells_targets_and_first_frames_apart(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("PIXELVLA_CACHE", str(tmp_path / "cache"))
+    truth = {(0, frame): square(0) for frame in range(4)} | {(1, 0): square(20), (2, 0): square(40)}
+    found = {(0, 1): square(0), (0, 2): square(0), (0, 3): square(5), (0, 9): square(0), (1, 0): square(45)}
+    one = sidecar(tmp_path / "a", found)
+    two = sidecar(tmp_path / "b", truth, targets=("red cup", "Schüssel", "red cup"))
+    assert main(["annotations", "compare", str(one), str(two)]) == 0
+    rows = {line[:8].strip(): line[8:].split() for line in capsys.readouterr().out.splitlines()[2:]}
+    assert rows == {
+        "all": ["3", "66.7%", "50.0%", "20.0%", "20.0%", "0.583", "0.667", "0.500", "0.500"],
+        "red cup": ["2", "50.0%", "0.0%", "25.0%", "25.0%", "0.778", "1.000", "1.000", "1.000"],
+        "Schüssel": ["1", "100.0%", "100.0%", "0.0%", "0.0%", "0.000", "0.000", "0.000", "0.000"],
+    }
+    assert main(["annotations", "compare", str(one), str(two), "--targets", "1"]) == 0
+    assert capsys.readouterr().out.endswith("and 1 more targets\n")
+
+
+def test_without_anything_kept_the_table_has_no_numbers(tmp_path: Path) -> None:
+    found = compare(sidecar(tmp_path / "a", {}), sidecar(tmp_path / "b", {(0, 0): square(0)}), tmp_path / "cache")
+    assert table(found, 0).splitlines()[2].split() == ["all", "1", "0.0%", *"-------"]

@@ -74,6 +74,11 @@ def keys_of(episodes: np.ndarray, frames: np.ndarray, instances: np.ndarray | in
     return above | (frames.astype(np.int64) << _INSTANCE_BITS) | np.int64(instances)
 
 
+def indices_of(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the episodes, frames and instances, int64[N] each, that :func:`keys_of` made keys of."""
+    return keys >> (_FRAME_BITS + _INSTANCE_BITS), keys >> _INSTANCE_BITS & MOST_FRAMES - 1, keys & MOST_INSTANCES - 1
+
+
 def _checked_keys(name: Path, table: pa.Table, last: int) -> np.ndarray:
     indices = [_values(table[column]) for column in COLUMNS[:3]]
     for column, values, limit in zip(COLUMNS, indices, (MOST_EPISODES, MOST_FRAMES, MOST_INSTANCES), strict=False):

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pixelvla_core.annotations.index import COLUMNS, Index, keys_of, write_index
+from pixelvla_core.annotations.index import COLUMNS, Index, indices_of, keys_of, write_index
 from pixelvla_core.annotations.rle import Rle
 from pixelvla_core.annotations.schema import FORMAT, MANIFEST, OK, SCHEMA, STATUSES, VERSION, Annotation, from_dict
 from pixelvla_core.errors import DataError
@@ -109,6 +109,10 @@ class Sidecar:
         rows = np.searchsorted(keys, wanted)
         found = keys[np.minimum(rows, len(self) - 1)] == wanted if len(self) else np.zeros(len(wanted), bool)
         return np.where(found, rows, -1)
+
+    def places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the episode, frame and instance, int64[N] each, of rows."""
+        return indices_of(self._index.keys[rows])
 
     def usable(self) -> np.ndarray:
         """Return bool[N]: which rows have status "ok"."""

@@ -56,6 +56,18 @@ def validate(path: Path, dataset: str | None) -> None:
     click.echo(f"{path} is valid.")
 
 
+@annotations_group.command("compare")
+@click.argument("path", type=_PATH)
+@click.argument("truth", type=_PATH)
+@click.option("--targets", default=20, show_default=True, type=click.IntRange(0), help="How many targets are listed.")
+def compare(path: Path, truth: Path, targets: int) -> None:
+    """Judge the sidecar in PATH by that in TRUTH, such as a simulator's: episodes kept, masks missed and how exact."""
+    from pixelvla_core.annotations.compare import compare as judge
+    from pixelvla_core.annotations.compare import table
+
+    click.echo(table(judge(path, truth), targets))
+
+
 @annotations_group.command("merge")
 @click.argument("paths", type=_PATH, nargs=-1, required=True)
 @click.option("--out", type=_PATH, required=True, help="The merged sidecar's folder.")
