@@ -32,6 +32,7 @@ BENCHMARKS = (
     "tabletop_record",
     "segmenters",
     "annotate_models",
+    "annotate_quality",
     "sidecar",
     "accelerator",
 )

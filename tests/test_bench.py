@@ -21,7 +21,18 @@ from bench.report import VERDICTS, Figure, Report, amount, readable
 from bench.timing import Enough, Ratio, Timings, in_turn, own_process, paired, processor_seconds
 
 ROOT = Path(__file__).resolve().parents[1]
-HELPERS = {"limits", "machine", "midsize", "pi0_models", "predictions", "report", "run", "table", "timing"}
+HELPERS = {
+    "annotate_exact",
+    "limits",
+    "machine",
+    "midsize",
+    "pi0_models",
+    "predictions",
+    "report",
+    "run",
+    "table",
+    "timing",
+}
 OF_A_RUN = {"pointing"}
 """Measured of a trained run that the caller names, so no part of `make bench`."""
 TARGETS = {
@@ -58,6 +69,9 @@ TARGETS = {
         )
         for loop in loops
     },
+    ("annotate_quality", "models that know the truth: episodes kept"): "at least 100 %",
+    ("annotate_quality", "models that know the truth: lowest overlap on a frame"): "at least 1 IoU",
+    ("annotate_quality", "points and lines that leave their mask"): "at most 0",
     ("sidecar", "size per annotated frame"): "at most 600 bytes",
     ("sidecar", "prompts and mask of a random frame (median)"): "at most 1 ms",
     ("sidecar", "first opening, which verifies and indexes"): "at most 2 s",
