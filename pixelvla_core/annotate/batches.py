@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
-import queue
+import os
 import sys
-import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from itertools import batched
+from typing import cast
 
 from pixelvla_core.errors import UserError
 
@@ -84,36 +87,18 @@ _END = object()
 
 def ahead[T](items: Iterable[T]) -> Generator[T]:
     """Yield items that a thread prepares while the caller works on the ones before; what it raises is raised here."""
-    ready: queue.Queue = queue.Queue(AHEAD)
-    stop = threading.Event()
-
-    def put(what: object) -> None:
-        while not stop.is_set():
-            try:
-                return ready.put(what, timeout=0.1)
-            except queue.Full:
-                continue
-
-    def prepare() -> None:
-        try:
-            for item in items:
-                put((item, None))
-                if stop.is_set():
-                    return
-            put((_END, None))
-        except BaseException as error:
-            put((_END, error))
-
-    thread = threading.Thread(target=prepare, daemon=True)
-    thread.start()
+    source, reader = iter(items), _reader(os.getpid())
+    coming: deque[Future[T | object]] = deque(reader.submit(next, source, _END) for _ in range(AHEAD))
     try:
-        while True:
-            item, error = ready.get()
-            if error is not None:
-                raise error
-            if item is _END:
-                return
-            yield item
+        while (item := coming.popleft().result()) is not _END:
+            coming.append(reader.submit(next, source, _END))
+            yield cast(T, item)
     finally:
-        stop.set()
-        thread.join()
+        for each in coming:
+            each.cancel()
+
+
+@cache
+def _reader(process: int) -> ThreadPoolExecutor:
+    """The one thread of a process that prepares; of several, each would keep memory of its own for images."""
+    return ThreadPoolExecutor(1, f"reader-{process}")
