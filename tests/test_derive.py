@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pixelvla_core.annotations.derive import crossed, depth, derive_line, derive_point, derive_prompt, inner_pixels
+from pixelvla_core.annotations.derive import Inner, crossed, depth, derive_line, derive_point, derive_prompt
 from pixelvla_core.data.prompting import NONE, PromptMix, derive_prompts
 from pixelvla_core.errors import DataError, RecipeError
 from pixelvla_core.prompts import KINDS
@@ -86,7 +86,7 @@ def test_boxes_have_the_outer_edges_of_the_pixels(mask, seed):
 @settings(deadline=None)
 def test_prompts_are_the_same_when_the_inner_pixels_are_known_already(mask, seed):
     alone, shared = np.random.default_rng(seed), np.random.default_rng(seed)
-    inner = inner_pixels(mask)
+    inner = Inner(mask)
     for derive in (derive_point, derive_line, derive_point, derive_line):
         assert derive(mask, alone) == derive(mask, shared, inner)
 
