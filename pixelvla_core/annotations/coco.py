@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from pycocotools import mask as coco
-
-from pixelvla_core.annotations.reader import read_manifest, read_shard
+from pixelvla_core.annotations.reader import read_manifest, read_tables
+from pixelvla_core.annotations.rle import Rle
 from pixelvla_core.annotations.schema import OK
+from pixelvla_core.errors import DataError
 from pixelvla_core.files import atomic_file
 
 _COLUMNS = ["episode", "frame", "instance", "target", "mask_height", "mask_width", "mask_counts", "score", "status"]
@@ -23,7 +23,7 @@ def export_coco(folder: Path, out: Path) -> int:
     dataset; categories are the targets' names, in the order in which they appear.
 
     Raises:
-        DataError: a file of the sidecar is missing or damaged.
+        DataError: a file of the sidecar is missing or damaged, or a mask cannot be.
     """
     folder, manifest = Path(folder), read_manifest(Path(folder))
     categories: dict[str, int] = {}
@@ -49,8 +49,7 @@ def _write(file: TextIO, items: Iterator[dict[str, Any]]) -> int:
 def _numbered(folder: Path, manifest: dict[str, Any]) -> Iterator[tuple[int, bool, dict[str, Any]]]:
     """Usable rows, each with its image's number and whether it is the first on it."""
     number, last = 0, None
-    for entry in manifest["files"]:
-        table = read_shard(folder, entry).select(_COLUMNS)
+    for _, table in read_tables(folder, manifest, _COLUMNS):
         for batch in table.to_batches(max_chunksize=1000):
             for row in batch.to_pylist():
                 if row["status"] != OK or row["mask_counts"] is None:
@@ -76,15 +75,28 @@ def _images(folder: Path, manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _annotations(folder: Path, manifest: dict[str, Any], categories: dict[str, int]) -> Iterator[dict[str, Any]]:
     for identity, (number, _, row) in enumerate(_numbered(folder, manifest), 1):
-        rle = {"size": [row["mask_height"], row["mask_width"]], "counts": row["mask_counts"]}
+        rle = _rle(folder, row)
         yield {
             "id": identity,
             "image_id": number,
             "category_id": categories.setdefault(row["target"], len(categories) + 1),
-            "segmentation": {"size": rle["size"], "counts": row["mask_counts"].decode("ascii")},
-            "area": int(coco.area(rle)),
-            "bbox": coco.toBbox(rle).tolist(),
+            "segmentation": {"size": [rle.height, rle.width], "counts": rle.counts.decode("ascii")},
+            "area": rle.area,
+            "bbox": rle.box,
             "iscrowd": 0,
             "instance": row["instance"],
             "score": row["score"],
         }
+
+
+def _rle(folder: Path, row: dict[str, Any]) -> Rle:
+    """The row's mask, whose run lengths fill it."""
+    rle = Rle(row["mask_height"], row["mask_width"], row["mask_counts"])
+    try:
+        rle.check()
+    except DataError as error:
+        raise DataError(
+            f"{folder}, episode {row['episode']}, frame {row['frame']}: {error} `pixelvla annotations validate` names "
+            "all such rows."
+        ) from error
+    return rle

@@ -112,7 +112,7 @@ def _episodes(judged: Sidecar, exact: Sidecar) -> list[_Episode]:
     found: dict[int, _Episode] = {}
     for episode, row, other in zip(episode_M.tolist(), theirs.tolist(), other_M.tolist(), strict=True):
         if episode not in found:
-            found[episode] = _Episode(exact.target(row))
+            found[episode] = _Episode(" ".join(exact.target(row).split()))
         found[episode].due += 1
         if other >= 0:
             found[episode].overlaps.append(_overlap(judged.mask(other), exact.mask(row)))

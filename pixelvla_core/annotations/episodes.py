@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pixelvla_core.annotations.parquet import parse
+from pixelvla_core.annotations.reader import read_manifest
+from pixelvla_core.annotations.schema import MANIFEST
 from pixelvla_core.errors import DataError
-from pixelvla_core.files import atomic_file
+from pixelvla_core.files import atomic_file, sha256
 
 EPISODES = "episodes.parquet"
 
@@ -57,15 +61,25 @@ def read_episodes(folder: Path) -> list[EpisodeNote]:
     """Return the episodes of a sidecar in order; nothing if it does not say (as one made from exact masks).
 
     Raises:
-        DataError: the file is damaged.
+        DataError: the file is damaged, or is missing though the manifest lists it.
     """
     path = Path(folder) / EPISODES
+    if path.is_file():
+        return [EpisodeNote(**row) for row in parse(path.read_bytes(), path, EPISODE_SCHEMA).to_pylist()]
+    if (Path(folder) / MANIFEST).is_file() and "episodes" in read_manifest(folder):
+        raise DataError(f"{path} is missing, though the manifest lists it. Copy the whole folder, or annotate again.")
+    return []
+
+
+def wrong_file(folder: Path, manifest: Mapping[str, Any]) -> str:
+    """Return how the file of notes differs from what the manifest says of it, "" if it does not."""
+    entry, path = manifest.get("episodes"), Path(folder) / EPISODES
     if not path.is_file():
-        return []
-    try:
-        return [EpisodeNote(**row) for row in pq.read_table(path, schema=EPISODE_SCHEMA).to_pylist()]
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} is damaged: {error}. Copy the sidecar again, or annotate again.") from error
+        return "missing, though the manifest lists it" if entry else ""
+    if not entry:
+        return "not in the manifest"
+    same = entry["bytes"] == path.stat().st_size and entry["sha256"] == sha256(path)
+    return "" if same else "has another checksum than the manifest says"
 
 
 def discarded(folder: Path) -> dict[int, str]:

@@ -59,7 +59,7 @@ def write_index(path: Path, tables: Iterable[tuple[Path, pa.Table]]) -> None:
     last, starts, statuses = -1, [0], []
     with atomic_file(path) as partial, partial.open("wb") as file:
         for name, table in tables:
-            keys = _checked_keys(name, table, last)
+            keys = checked_keys(name, table, last)
             last = int(keys[-1]) if len(keys) else last
             starts.append(starts[-1] + len(keys))
             statuses.append(_checked_statuses(name, table))
@@ -79,7 +79,12 @@ def indices_of(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return keys >> (_FRAME_BITS + _INSTANCE_BITS), keys >> _INSTANCE_BITS & MOST_FRAMES - 1, keys & MOST_INSTANCES - 1
 
 
-def _checked_keys(name: Path, table: pa.Table, last: int) -> np.ndarray:
+def checked_keys(name: Path, table: pa.Table, last: int) -> np.ndarray:
+    """Return int64[N]: the keys of a file's rows, all above the ``last`` one of the file before it.
+
+    Raises:
+        DataError: rows are not in order, or have indices that a sidecar cannot hold.
+    """
     indices = [_values(table[column]) for column in COLUMNS[:3]]
     for column, values, limit in zip(COLUMNS, indices, (MOST_EPISODES, MOST_FRAMES, MOST_INSTANCES), strict=False):
         unsigned = values.view(f"u{values.dtype.itemsize}")  # what is negative is too large

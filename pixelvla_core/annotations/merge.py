@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pixelvla_core.annotations.episodes import EPISODES, EpisodeNote, read_episodes, write_episodes
-from pixelvla_core.annotations.reader import read_manifest, read_shard
+from pixelvla_core.annotations.index import COLUMNS, checked_keys, indices_of
+from pixelvla_core.annotations.reader import read_manifest, read_shard, read_tables
 from pixelvla_core.annotations.schema import MANIFEST
 from pixelvla_core.annotations.writer import ROWS
 from pixelvla_core.errors import DataError
@@ -24,16 +26,18 @@ _SAME = ("dataset", "revision", "fingerprint", "camera")
 
 @dataclass(frozen=True)
 class _File:
-    """One file of rows: where it is, its manifest entry, and the episodes that it has rows of."""
+    """One file of rows: where it is, its manifest entry, the episodes that it has rows of, and their statuses."""
 
     folder: Path
     entry: dict[str, Any]
     episodes: tuple[int, ...]
+    statuses: Counter[str]
 
     @property
     def span(self) -> tuple[int, int]:
         """First and last episode, as planned or as found."""
-        return tuple(self.entry.get("episodes") or (self.episodes[0], self.episodes[-1]))  # type: ignore[return-value]
+        first, last = self.entry.get("episodes") or (self.episodes[0], self.episodes[-1])
+        return min(first, self.episodes[0]), max(last, self.episodes[-1])
 
 
 def merge(folders: Sequence[Path], out: Path) -> Path:
@@ -55,11 +59,13 @@ def merge(folders: Sequence[Path], out: Path) -> Path:
     _check_same(folders, manifests)
     notes = [read_episodes(folder) for folder in folders]
     _check_notes(folders, notes)
-    files = [_files(folder, manifest) for folder, manifest in zip(folders, manifests, strict=True)]
+    files = [list(_files(folder, manifest)) for folder, manifest in zip(folders, manifests, strict=True)]
     _check_disjoint(folders, files, notes)
+    together = [file for each in files for file in each]
     with atomic_folder(out) as partial:
-        entries = [_write(group, partial) for group in _groups([file for each in files for file in each])]
+        entries = [_write(group, partial) for group in _groups(together)]
         manifest = _manifest(folders, manifests, entries)
+        manifest["counts"] = _counts(manifests, together)
         if all_notes := [note for each in notes for note in each]:
             path = write_episodes(partial, all_notes)
             manifest["episodes"] = {"path": EPISODES, "sha256": sha256(path), "bytes": path.stat().st_size}
@@ -87,11 +93,13 @@ def _check_notes(folders: Sequence[Path], notes: Sequence[Sequence[EpisodeNote]]
         )
 
 
-def _files(folder: Path, manifest: dict[str, Any]) -> list[_File]:
-    return [
-        _File(folder, entry, tuple(sorted(read_shard(folder, entry)["episode"].unique().to_pylist())))
-        for entry in manifest["files"]
-    ]
+def _files(folder: Path, manifest: dict[str, Any]) -> Iterator[_File]:
+    last = -1
+    for entry, table in read_tables(folder, manifest, COLUMNS):
+        keys = checked_keys(folder / entry["path"], table, last)
+        last = int(keys[-1]) if len(keys) else last
+        episodes = tuple(np.unique(indices_of(keys)[0]).tolist())
+        yield _File(folder, entry, episodes, Counter(table["status"].to_pylist()))
 
 
 def _check_disjoint(
@@ -143,9 +151,6 @@ def _write(group: list[_File], out: Path) -> dict[str, Any]:
 
 
 def _manifest(folders: Sequence[Path], manifests: Sequence[dict[str, Any]], entries: list[dict]) -> dict[str, Any]:
-    counts = Counter[str]()
-    for manifest in manifests:
-        counts.update(manifest["counts"])
     tools = [manifest.get("tools", {}) for manifest in manifests]
     merged = [
         {"manifest_sha256": sha256(folder / MANIFEST), "episodes": manifest["counts"].get("episodes"), "tools": used}
@@ -153,4 +158,11 @@ def _manifest(folders: Sequence[Path], manifests: Sequence[dict[str, Any]], entr
     ]
     same = all(used == tools[0] for used in tools)
     kept = {key: manifests[0][key] for key in ("format", "version", *_SAME) if key in manifests[0]}
-    return {**kept, "tools": tools[0] if same else {"merged": merged}, "counts": dict(counts), "files": entries}
+    return {**kept, "tools": tools[0] if same else {"merged": merged}, "files": entries}
+
+
+def _counts(manifests: Sequence[dict[str, Any]], files: Sequence[_File]) -> dict[str, int]:
+    """As many episodes as were looked at, and the rows that there are."""
+    statuses = sum((file.statuses for file in files), Counter[str]())
+    episodes = sum(manifest["counts"].get("episodes", 0) for manifest in manifests)
+    return {"episodes": episodes, "rows": statuses.total(), **dict(sorted(statuses.items()))}

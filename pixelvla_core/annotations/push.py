@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pixelvla_core.annotations.episodes import EPISODES
-from pixelvla_core.annotations.reader import read_manifest, read_shard
+from pixelvla_core.annotations.episodes import EPISODES, wrong_file
+from pixelvla_core.annotations.reader import read_manifest, read_tables
 from pixelvla_core.annotations.schema import MANIFEST
 from pixelvla_core.errors import DataError
 
@@ -33,8 +33,10 @@ def push(
 
     folder, api = Path(folder), HfApi()
     manifest = read_manifest(folder)
-    for entry in manifest["files"]:
-        read_shard(folder, entry)
+    for _ in read_tables(folder, manifest, ()):
+        pass
+    if wrong := wrong_file(folder, manifest):
+        raise DataError(f"{folder / EPISODES}: {wrong}. Copy the sidecar again, or annotate again.")
     place = f"annotations/{manifest['camera']}" if into is None else into
     try:
         api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)

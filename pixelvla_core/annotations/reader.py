@@ -11,22 +11,26 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pixelvla_core.annotations.index import COLUMNS, Index, indices_of, keys_of, write_index
+from pixelvla_core.annotations.parquet import parse
 from pixelvla_core.annotations.rle import Rle
 from pixelvla_core.annotations.schema import FORMAT, MANIFEST, OK, SCHEMA, STATUSES, VERSION, Annotation, from_dict
-from pixelvla_core.errors import DataError
+from pixelvla_core.errors import DataError, UserError, sentence
 from pixelvla_core.files import atomic_file
 
 _MANIFEST = {"dataset": str, "fingerprint": str, "camera": str, "counts": dict, "files": list}
 _ENTRY = {"path": str, "sha256": str, "bytes": int}
 """What a manifest, and each of its files, must have to be read."""
+_FACTS = {"rows": int, "episodes": list}
+"""What is said of a file besides."""
+Shard = tuple[dict[str, Any], pa.Table]
+"""A file's manifest entry and its rows."""
 
 
 def cache_dir() -> Path:
@@ -58,6 +62,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     _check_keys(path, manifest, _MANIFEST)
     for entry in manifest["files"]:
         _check_keys(path, entry, _ENTRY)
+        _check_keys(path, entry, {name: kind for name, kind in _FACTS.items() if name in entry})
+        if "episodes" in entry and [*map(type, entry["episodes"])] != [int, int]:
+            raise DataError(f"{path} has {entry['episodes']} as the first and last episode of {entry['path']}.")
+        if PurePosixPath(entry["path"]).is_absolute() or ".." in PurePosixPath(entry["path"]).parts:
+            raise DataError(f"{path} lists {entry['path']!r}, which is outside the sidecar. Make it again.")
+    _check_keys(path, manifest["counts"], dict.fromkeys(manifest["counts"], int))
+    if "episodes" in manifest:
+        _check_keys(path, manifest["episodes"], _ENTRY)
     return manifest
 
 
@@ -135,22 +147,22 @@ class Sidecar:
         try:
             table, place = self._located(row)
             return from_dict(table.slice(place, 1).to_pylist()[0])
-        except (TypeError, ValueError) as error:
-            raise DataError(
-                f"Row {row} of {self.folder} has damaged values: {error}. `pixelvla annotations validate` names all "
-                "such rows; write them again."
-            ) from error
+        except (UserError, TypeError, ValueError) as error:
+            raise self._damaged(row, error) from error
 
     def mask(self, row: int) -> np.ndarray:
         """Return the mask of one row, bool[H, W].
 
         Raises:
-            DataError: the row has none; rows of status "ok" have one.
+            DataError: the row has none, though rows of status "ok" have one, or its run lengths cannot be.
         """
         height, width, counts = self._values(row, "mask_height", "mask_width", "mask_counts")
         if counts is None:
             raise DataError(f"Row {row} of {self.folder} has no mask. `pixelvla annotations validate` checks all rows.")
-        return Rle(height, width, counts).decode()
+        try:
+            return Rle(height, width, counts).decode()
+        except DataError as error:
+            raise self._damaged(row, error) from error
 
     def find(self, episode: int, frame: int) -> list[Annotation]:
         """Return all rows of one frame, the object to act on first."""
@@ -166,6 +178,12 @@ class Sidecar:
                 f"{self.fingerprint[:12]}, but {dataset} has {fingerprint[:12]}: the data changed, or it is another "
                 "dataset. Point to the annotations of this dataset, or annotate it again."
             )
+
+    def _damaged(self, row: int, error: Exception) -> DataError:
+        return DataError(
+            f"Row {row} of {self.folder} has damaged values: {sentence(str(error))} `pixelvla annotations validate` "
+            "names all such rows; write them again."
+        )
 
     def _values(self, row: int, *columns: str) -> list[Any]:
         table, place = self._located(row)
@@ -183,6 +201,7 @@ class Sidecar:
         copy = self._cache / f"{entry['sha256']}.arrow"
         if not copy.exists():
             table = read_shard(self.folder, entry)
+            check_camera(self.folder / entry["path"], table, self.camera)
             with atomic_file(copy) as partial, pa.ipc.new_file(partial, SCHEMA) as sink:
                 sink.write_table(table)
         with pa.memory_map(str(copy)) as mapped:  # closed, the table keeps the memory and no descriptor
@@ -208,26 +227,25 @@ def read_shard(folder: Path, entry: dict[str, Any], columns: Sequence[str] = SCH
             f"{path} is damaged: it has {len(content)} bytes and another checksum than the manifest says "
             f"({entry['bytes']} bytes). Copy it again, or remove the folder and annotate again."
         )
-    try:
-        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
-        there = file.schema_arrow.names
-        table = file.read([name for name in columns if name in there], use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"{path} cannot be read as Parquet: {_first_line(error)}. The tool that wrote it must write it again."
-        ) from error
-    if missing := [name for name in SCHEMA.names if name not in there]:
-        raise DataError(f"{path} lacks the columns {', '.join(missing)}; docs/annotations.md lists all of them.")
-    try:
-        wanted = pa.schema([SCHEMA.field(name) for name in columns])
-        chosen = table.replace_schema_metadata(None).select(columns)
-        return chosen if chosen.schema == wanted else chosen.cast(wanted)
-    except (pa.ArrowException, ValueError) as error:
-        raise DataError(
-            f"{path} has a column of another type than docs/annotations.md lists: {_first_line(error)}. The tool that "
-            "wrote it must write it again."
-        ) from error
+    return parse(content, path, SCHEMA, columns)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+def read_tables(folder: Path, manifest: Mapping[str, Any], columns: Sequence[str] = SCHEMA.names) -> Iterator[Shard]:
+    """Read all files of a sidecar, one after the other, as :func:`read_shard` does.
+
+    Raises:
+        DataError: one of them is damaged, or has rows of another camera than the manifest.
+    """
+    for entry in manifest["files"]:
+        table = read_shard(folder, entry, [*dict.fromkeys([*columns, "camera"])])
+        check_camera(Path(folder) / entry["path"], table, manifest["camera"])
+        yield entry, table.select(columns)
+
+
+def check_camera(path: Path, table: pa.Table, camera: str) -> None:
+    """Refuse rows of another camera than the sidecar's."""
+    if other := sorted({*table["camera"].unique().to_pylist()} - {camera}):
+        raise DataError(
+            f"{path} has rows of camera {', '.join(map(repr, other))}, the manifest says {camera!r}. A sidecar is "
+            "about one camera; write one for each."
+        )

@@ -10,6 +10,10 @@ from pycocotools import mask as coco
 from pixelvla_core.annotations.derive import Extent, extent
 from pixelvla_core.errors import DataError
 
+MOST_PIXELS = 1 << 28
+"""A mask that claims more is damaged; it would take all memory."""
+_CHARACTERS = bytes(range(48, 112))
+
 
 @dataclass(frozen=True)
 class Rle:
@@ -43,12 +47,23 @@ class Rle:
 
     @property
     def area(self) -> int:
-        """Number of set pixels."""
-        return int(coco.area(self._coco()))
+        """Number of set pixels.
+
+        Raises:
+            DataError: there are more than the mask has.
+        """
+        if (area := int(coco.area(self._coco()))) > self.height * self.width:
+            raise DataError(f"A mask of {self.height} x {self.width} pixels has run lengths for {area} set ones.")
+        return area
+
+    @property
+    def box(self) -> list[float]:
+        """Left, top, width and height of the set pixels."""
+        return coco.toBbox(self._coco()).tolist()
 
     def check(self) -> None:
         """Raise DataError unless the runs fill exactly height x width pixels."""
-        total = sum(_runs(self.counts))
+        total = sum(_runs(self._coco()["counts"]))
         if total != self.height * self.width:
             raise DataError(
                 f"A mask of {self.height} x {self.width} pixels has run lengths for {total} instead of "
@@ -56,6 +71,14 @@ class Rle:
             )
 
     def _coco(self) -> dict:
+        """The mask for pycocotools, which computes nonsense or crashes where the size or a character cannot be."""
+        if not (self.height and self.width and min(self.height, self.width) > 0):
+            raise DataError(f"A mask has {self.height} x {self.width} pixels; both must be there and above 0.")
+        if self.height * self.width > MOST_PIXELS:
+            raise DataError(f"A mask has {self.height} x {self.width} pixels; it can have at most {MOST_PIXELS}.")
+        if not self.counts or (strange := self.counts.translate(None, _CHARACTERS)):
+            held = f"hold the byte {strange[0]}, which COCO's format does not use" if self.counts else "are empty"
+            raise DataError(f"A mask's run lengths {held}.")
         return {"size": [self.height, self.width], "counts": self.counts}
 
 
@@ -82,8 +105,6 @@ def _runs(counts: bytes) -> list[int]:
     value = shift = 0
     for character in counts:
         code = character - 48
-        if not 0 <= code < 64:
-            raise DataError(f"A mask's run lengths hold the byte {character}, which COCO's format does not use.")
         value |= (code & 31) << shift
         shift += 5
         if code & 32:

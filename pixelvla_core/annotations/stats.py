@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pycocotools import mask as coco
 
 from pixelvla_core.annotations.episodes import read_episodes
-from pixelvla_core.annotations.reader import read_manifest, read_shard
+from pixelvla_core.annotations.reader import read_manifest, read_tables
+from pixelvla_core.annotations.rle import Rle
 from pixelvla_core.annotations.schema import OK
+from pixelvla_core.errors import DataError
 from pixelvla_core.files import atomic_file, size
 
 EDGES = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -74,8 +75,7 @@ def stats(folder: Path) -> Stats:
     statuses, areas = Counter[str](), np.zeros(len(EDGES) - 1, int)
     seen, usable = {note.episode for note in notes}, set[int]()
     frames = masked = 0
-    for entry in manifest["files"]:
-        table = read_shard(folder, entry)
+    for entry, table in read_tables(folder, manifest):
         statuses.update(table["status"].to_pylist())
         seen.update(table["episode"].unique().to_pylist())
         first = table.filter(pc.field("instance") == 0)
@@ -83,7 +83,7 @@ def stats(folder: Path) -> Stats:
         ok = first.filter((pc.field("status") == OK) & pc.field("mask_counts").is_valid())
         usable.update(ok["episode"].unique().to_pylist())
         masked += len(ok)
-        areas += np.histogram(shares(ok), EDGES)[0]
+        areas += np.histogram(shares(ok, folder / entry["path"]), EDGES)[0]
     return Stats(
         episodes=len(seen),
         kept=sum(note.kept for note in notes) if notes else len(usable),
@@ -96,15 +96,17 @@ def stats(folder: Path) -> Stats:
     )
 
 
-def shares(table: pa.Table) -> np.ndarray:
-    """Return float[N]: which share of its image each mask covers."""
-    heights, widths = (table[name].to_pylist() for name in ("mask_height", "mask_width"))
-    rles = [
-        {"size": [height, width], "counts": counts}
-        for height, width, counts in zip(heights, widths, table["mask_counts"].to_pylist(), strict=True)
-    ]
-    areas = [coco.area(rle) for rle in rles]  # one by one: given a list, it returns the areas modulo 256 or fails
-    return np.divide(areas, np.multiply(heights, widths))
+def shares(table: pa.Table, path: Path) -> np.ndarray:
+    """Return float[N]: which share of its image each mask of a file covers.
+
+    Raises:
+        DataError: one of them cannot be.
+    """
+    columns = (table[name].to_pylist() for name in ("mask_height", "mask_width", "mask_counts"))
+    try:
+        return np.array([rle.area / (rle.height * rle.width) for rle in map(Rle, *columns)])
+    except DataError as error:
+        raise DataError(f"{path}: {error} `pixelvla annotations validate` names all such rows.") from error
 
 
 def draw(found: Stats, picture: Path) -> None:

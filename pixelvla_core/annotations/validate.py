@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from pixelvla_core.annotations.derive import extent
-from pixelvla_core.annotations.episodes import EPISODES, EpisodeNote, read_episodes
+from pixelvla_core.annotations.episodes import EPISODES, EpisodeNote, read_episodes, wrong_file
 from pixelvla_core.annotations.reader import read_manifest, read_shard
 from pixelvla_core.annotations.rle import Rle
-from pixelvla_core.annotations.schema import ABSENT, FAILED, OK, STATUSES, Annotation, from_dict
+from pixelvla_core.annotations.schema import ABSENT, FAILED, MOST_FRAMES, OK, STATUSES, Annotation, from_dict
 from pixelvla_core.annotations.writer import ROWS
 from pixelvla_core.errors import UserError, suggest
-from pixelvla_core.files import sha256
 from pixelvla_core.prompts import Box
 
 _EDGE = 1e-4
@@ -58,6 +57,7 @@ def _problems(
         except UserError as error:
             yield str(error)
             continue
+        yield from _entry(entry, rows)
         counts.update(row["status"] for row in rows)
         for row in rows:
             usable[row["episode"]] = usable.get(row["episode"], False) or row["status"] == OK
@@ -74,6 +74,15 @@ def _problems(
     yield from _episodes(folder, manifest, usable, lengths)
 
 
+def _entry(entry: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Check what the manifest says of a file that is whole."""
+    if entry.get("rows", len(rows)) != len(rows):
+        yield f"{entry['path']}: {len(rows)} rows, the manifest says {entry['rows']}"
+    found, said = {row["episode"] for row in rows}, entry.get("episodes")
+    if said is not None and found and not (len(said) == 2 and said[0] <= min(found) <= max(found) <= said[1]):
+        yield f"{entry['path']}: episodes {min(found)} to {max(found)}, the manifest says {said}"
+
+
 def _stray(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
     listed = {entry["path"] for entry in manifest["files"]}
     for path in sorted((folder / ROWS).rglob("*.parquet")):  # beside them lie the artefacts of the annotation's steps
@@ -85,13 +94,10 @@ def _episodes(
     folder: Path, manifest: Mapping[str, Any], usable: Mapping[int, bool], lengths: Sequence[int] | None
 ) -> Iterator[str]:
     """Check what became of each episode; ``usable`` says for every episode with rows whether one is "ok"."""
-    entry, path = manifest.get("episodes"), folder / EPISODES
-    if not path.is_file():
-        if entry:
-            yield f"{EPISODES}: missing, though the manifest lists it"
+    if wrong := wrong_file(folder, manifest):
+        yield f"{EPISODES}: {wrong}"
+    if not (folder / EPISODES).is_file():
         return
-    if entry is None or entry.get("bytes") != path.stat().st_size or entry.get("sha256") != sha256(path):
-        yield f"{EPISODES}: {'has another checksum than the manifest says' if entry else 'not in the manifest'}"
     try:
         notes = read_episodes(folder)
     except UserError as error:
@@ -120,6 +126,15 @@ def _note(note: EpisodeNote, usable: bool, lengths: Sequence[int] | None) -> Ite
         yield f"score {note.score}; expected 0 to 1"
     if lengths is not None and not 0 <= note.episode < len(lengths):
         yield "the dataset has no such episode"
+    elif note.close_frame is not None and not 0 <= note.close_frame < (
+        lengths[note.episode] if lengths else MOST_FRAMES
+    ):
+        yield f"the gripper closes on frame {note.close_frame}, which there is not"
+    if note.region is not None:
+        try:
+            Box(*note.region)
+        except (UserError, TypeError) as error:
+            yield f"region {note.region}: {error}"
 
 
 def _row(data: Mapping[str, Any], camera: str, lengths: Sequence[int] | None) -> Iterator[str]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pixelvla_core.annotate.models import Recording
 
 _PATH = click.Path(path_type=Path)
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.group("annotations")
@@ -22,7 +23,7 @@ def annotations_group() -> None:
 
 @annotations_group.command("stats")
 @click.argument("path", type=_PATH)
-@click.option("--picture", type=_PATH, help="Draw the histogram of mask areas to this PNG file.")
+@click.option("--picture", type=_FILE, help="Draw the histogram of mask areas to this PNG file.")
 def stats(path: Path, picture: Path | None) -> None:
     """Say what the sidecar in PATH holds: kept and discarded episodes by reason, coverage, sizes."""
     from pixelvla_core.annotations.stats import draw
@@ -80,7 +81,7 @@ def merge(paths: tuple[Path, ...], out: Path) -> None:
 
 @annotations_group.command("export")
 @click.argument("path", type=_PATH)
-@click.argument("out", type=_PATH)
+@click.argument("out", type=_FILE)
 @click.argument("dataset", required=False)
 @click.option("--format", "kind", type=click.Choice(["coco"]), default="coco", show_default=True)
 def export(path: Path, out: Path, dataset: str | None, kind: str) -> None:
