@@ -144,8 +144,8 @@ class Sidecar:
         Raises:
             DataError: its box, points or lines are not what the format says.
         """
+        table, place = self._located(row)
         try:
-            table, place = self._located(row)
             return from_dict(table.slice(place, 1).to_pylist()[0])
         except (UserError, TypeError, ValueError) as error:
             raise self._damaged(row, error) from error
