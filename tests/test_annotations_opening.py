@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pixelvla_core.annotations.edit import replace_rows
 from pixelvla_core.annotations.index import Index, keys_of, write_index
 from pixelvla_core.annotations.reader import Sidecar, read_manifest
 from pixelvla_core.annotations.rle import Rle
@@ -96,6 +98,18 @@ def test_a_file_that_is_damaged_after_the_opening_is_refused_before_its_rows_are
         assert len(one.find(0, 0)) == len(one.find(8, 0)) == 1
         with pytest.raises(DataError, match=rf"^{path} is damaged"):
             one.find(4, 0)
+
+
+def test_a_sidecar_that_is_edited_after_the_opening_says_so(folder):
+    sidecar = opened(folder)
+    assert sidecar.find(8, 0)
+    replace_rows(folder, 4, [replace(row(4, 0), target="mug")])
+    with pytest.raises(
+        DataError, match=r"was changed after it was opened.*episodes-000003-000005.parquet is no longer"
+    ):
+        sidecar.find(4, 0)
+    assert [found.target for found in opened(folder).find(4, 0)] == ["mug"]
+    assert sidecar.find(8, 1) == [row(8, 1)]
 
 
 def test_usable_rows_are_known_without_their_masks(folder):

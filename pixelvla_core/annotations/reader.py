@@ -200,12 +200,22 @@ class Sidecar:
         """Map the uncompressed copy of a file into memory; without one, verify the file and make it."""
         copy = self._cache / f"{entry['sha256']}.arrow"
         if not copy.exists():
-            table = read_shard(self.folder, entry)
-            check_camera(self.folder / entry["path"], table, self.camera)
+            table = self._verified(entry)
             with atomic_file(copy) as partial, pa.ipc.new_file(partial, SCHEMA) as sink:
                 sink.write_table(table)
         with pa.memory_map(str(copy)) as mapped:  # closed, the table keeps the memory and no descriptor
             return pa.ipc.open_file(mapped).read_all()
+
+    def _verified(self, entry: dict[str, Any]) -> pa.Table:
+        path = self.folder / entry["path"]
+        if not path.is_file() and read_manifest(self.folder)["files"] != self._files:
+            raise DataError(
+                f"{self.folder} was changed after it was opened, as by `pixelvla review`: {entry['path']} is no longer "
+                "part of it. Start again with the annotations as they are now."
+            )
+        table = read_shard(self.folder, entry)
+        check_camera(path, table, self.camera)
+        return table
 
     def _indexed(self) -> Iterator[tuple[Path, pa.Table]]:
         for entry in self._files:
