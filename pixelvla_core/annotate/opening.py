@@ -15,6 +15,8 @@ _OPENS = re.compile(r"width|aperture|opening|openness")
 _CLOSES = re.compile(r"grip.*clos|clos.*grip")
 _FINGERS = re.compile(r"finger|qpos.*grip|grip.*qpos")
 """Two fingers' places measure the opening; one joint or many do not (Robotiq's turn the other way)."""
+_UNNAMED = re.compile(r"state_\d+")
+"""What recordings call numbers that have no name; two fingers come last in those of LIBERO."""
 _AGREES = 0.3
 """Least correlation of commanded and measured opening that tells the sign."""
 _SHARE = 0.8
@@ -118,9 +120,18 @@ def _columns(names: Sequence[str], states: Sequence[np.ndarray], plain: int) -> 
     if closes := [place for place, name in enumerate(lower) if _CLOSES.search(name)]:
         return closes, -1
     grippers = [place for place, name in enumerate(lower) if "grip" in name]
-    if len(grippers) == 2 and _are_mirrored(np.concatenate([each[:, grippers] for each in states])):
+    if len(grippers) == 2 and _are_mirrored(_values(states, grippers)):
         return grippers, 1
-    return (grippers, plain) if len(grippers) == 1 and plain else None
+    if len(grippers) == 1:
+        return (grippers, plain) if plain else None
+    last = [len(names) - 2, len(names) - 1]
+    if len(names) > 2 and all(map(_UNNAMED.fullmatch, names)) and _are_mirrored(_values(states, last)):
+        return last, 1
+    return None
+
+
+def _values(states: Sequence[np.ndarray], columns: list[int]) -> np.ndarray:
+    return np.concatenate([each[:, columns] for each in states])
 
 
 def _are_mirrored(values_N2: np.ndarray) -> bool:

@@ -222,7 +222,7 @@ class Video:
         context: further frames of each episode, for finders that look at what moves.
     """
 
-    chunk: int = 256
+    chunk: int = 128
     overlap: int = 16
     context: int = 4
 

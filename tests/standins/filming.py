@@ -26,7 +26,7 @@ def scene(episode: int, frame: int) -> np.ndarray:
     tip = int(y) - 22 - 12 * max(0, CLOSING - frame) - 4 * max(0, frame - CLOSING)
     cv2.rectangle(image, (int(x) - 8, 0), (int(x) + 8, tip), (60, 60, 66), -1)
     for hand in (-22, 14):
-        cv2.rectangle(image, (int(x) + hand, tip), (int(x) + hand + 8, tip + 24), (30, 30, 34), -1)
+        cv2.rectangle(image, (int(x) + hand, tip), (int(x) + hand + 8, tip + 36), (30, 30, 34), -1)
     return image
 
 
@@ -43,8 +43,13 @@ def place(episode: int) -> tuple[float, float]:
     return float(x), float(y)
 
 
-def record(root: Path) -> Path:
-    """Record all episodes with LeRobot's own API; actions and states have no names, as in many ported datasets."""
+def record(root: Path, codec: str = "libsvtav1", apart: int = 2) -> Path:
+    """Record all episodes with LeRobot's own API; actions and states have no names, as in many ported datasets.
+
+    Args:
+        root: the folder to make. codec: of the videos; LeRobot's default. apart: frames from one keyframe to the next.
+    """
+    from lerobot.configs import RGBEncoderConfig
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     camera = {"dtype": "video", "shape": (SIDE, SIDE, 3), "names": ["height", "width", "channel"]}
@@ -52,7 +57,8 @@ def record(root: Path) -> Path:
         "observation.state": {"dtype": "float32", "shape": (8,), "names": None},
         "action": {"dtype": "float32", "shape": (7,), "names": None},
     }
-    dataset = LeRobotDataset.create("me/bowls", fps=10, features=features, root=root, video_backend="pyav")
+    facts = {"fps": 10, "features": features, "root": root, "video_backend": "pyav"}
+    dataset = LeRobotDataset.create("me/bowls", **facts, rgb_encoder=RGBEncoderConfig(vcodec=codec, g=apart))
     for episode in range(EPISODES):
         for frame in range(LENGTH):
             dataset.add_frame(_step(episode, frame))

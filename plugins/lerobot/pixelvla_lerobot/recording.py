@@ -45,7 +45,7 @@ class LeRobotRecording:
         height, width = features[key]["shape"][:2]
         self._images = EpisodeImages(self._source, key, (height, width))
         self.action_names = feature_names(features[ACTION])
-        self.state_names = feature_names(features[STATE]) if STATE in features else ()
+        self.state_names = feature_names(features[STATE], "state") if STATE in features else ()
 
     @cached_property
     def lengths(self) -> list[int]:

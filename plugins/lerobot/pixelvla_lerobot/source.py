@@ -249,11 +249,14 @@ def _first_line(error: Exception) -> str:
     return f"{str(error).strip().splitlines()[0].rstrip('.')}." if str(error).strip() else ""
 
 
-def feature_names(feature: dict[str, Any]) -> tuple[str, ...]:
-    """Names of a feature's dimensions; LeRobot stores a list, a mapping of groups to lists, or nothing."""
+def feature_names(feature: dict[str, Any], unnamed: str = "action") -> tuple[str, ...]:
+    """Names of a feature's dimensions, action_0 and so on where there are none.
+
+    LeRobot stores a list, a mapping of groups to lists, or nothing.
+    """
     names = feature.get("names")
     if isinstance(names, dict):
         names = [name for group in names.values() for name in (group if isinstance(group, list) else [group])]
     if not names or len(names) != feature["shape"][0]:
-        return tuple(f"action_{index}" for index in range(feature["shape"][0]))
+        return tuple(f"{unnamed}_{index}" for index in range(feature["shape"][0]))
     return tuple(map(str, names))

@@ -116,7 +116,7 @@ class Video:
         return [found[time] for time in times]
 
     def _frame(self, time: float) -> np.ndarray:
-        if not 0 < time - self._at <= self._apart + _TOLERANCE:
+        if not _TOLERANCE < time - self._at <= self._apart + _TOLERANCE:
             self._seek(time)
         for frame in self._decoded:
             sought, self._at = self._at, self._seconds(frame)
