@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pixelvla_core import builtin
 from pixelvla_core.annotate.batches import ahead, in_batches
 from pixelvla_core.annotate.filters import change_reason, mask_reason
 from pixelvla_core.annotate.pipeline import Local, Pipeline
+from pixelvla_core.annotate.progress import duration
 from pixelvla_core.annotate.regions import region_proposal, share_inside
 from pixelvla_core.annotate.run import annotate
 from pixelvla_core.annotate.work import Job
@@ -269,6 +271,33 @@ def test_the_filters_tell_why() -> None:
     assert mask_reason(np.ones((9, 9), bool), 0.9, whole, Filters()) == "huge"
     assert change_reason([10, 12, 0, 11], Filters()) == ""
     assert change_reason([10, 12, 100], Filters()) == "changed too fast"
+
+
+def test_what_it_says_where_there_is_no_terminal(
+    registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    more = ("recording.options.never=[3]", "recording.options.damaged=[5]")
+    annotate("scenes", tmp_path / "out", settings(20, *more), registry)
+    said = capsys.readouterr().out
+    counted = r"18 kept, 1 no closing frame, 1 corrupt\)"
+    assert re.search(rf"Follow them through time: [\d.]+ s \([\d.]+ episodes/s, [\d,]+ frames/s, {counted}", said)
+    assert re.search(r"Reason about instructions: .* instructions/s, 3 kept\)", said)
+    assert re.search(r"18 +90.0% +kept", said)
+    assert "for 20 episodes and 216 annotated frames" in said
+    assert "pixelvla review" in said
+
+
+def test_options_follow_a_parts_name_in_the_same_command(registry: Registry, tmp_path: Path) -> None:
+    short = [each.replace(".name=", "=") for each in settings(20)]
+    out = annotate("scenes", tmp_path / "out", short, registry)
+    assert all(note.kept for note in read_episodes(out))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(3.21, "3.2 s"), (59.4, "59 s"), (250, "4 min 10 s"), (7500, "2 h 5 min")]
+)
+def test_durations_are_read_at_a_glance(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
 
 
 def test_a_job_travels_as_plain_data(registry: Registry, tmp_path: Path) -> None:

@@ -69,14 +69,14 @@ def run(pipeline: Pipeline, runner: Runner) -> None:
         progress.say(f"Gripper: {cast(Closing, pipeline.steps[Closing.name]).signal.report}")
         for name, step in pipeline.steps.items():
             keys, missing = list(step.tasks()), pipeline.missing(name)
-            progress.start(step.title, len(keys), len(keys) - len(missing))
+            progress.start(step.title, step.unit, len(keys), len(keys) - len(missing))
             runner.run(pipeline, name, missing, lambda key, tally: progress.done(tally))
             progress.end()
     masks = pipeline.work.workspace.read_all("masks", pipeline.steps["masks"].tasks())
     notes = [EpisodeNote(**row) for row in masks]
     contact_sheet(pipeline.work, notes, pipeline.steps["grippers"].tasks())
     pipeline.steps["masks"].writer().finish(episodes=notes)  # type: ignore[attr-defined]
-    print_summary(notes, pipeline.work.job.out)
+    print_summary(notes, pipeline.work.job.out, progress.overall())
 
 
 _PARTS = tuple(path for path in PARTS if path.startswith(f"{_SECTION}."))

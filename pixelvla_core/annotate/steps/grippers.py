@@ -21,6 +21,7 @@ class Grippers(Step):
 
     name = "grippers"
     title = "Find the gripper"
+    unit = "clips"
     after = ("video",)
     schema = pa.schema(
         [

@@ -37,12 +37,14 @@ class Step:
     Attributes:
         name: of its folder below ``steps/``.
         title: what it does, for people.
+        unit: what the rows of its artefact are, for people.
         after: the steps whose artefacts it reads.
         schema: of its artefact.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
+    unit: ClassVar[str] = "episodes"
     after: ClassVar[tuple[str, ...]] = ()
     schema: ClassVar[pa.Schema]
 

@@ -19,6 +19,7 @@ class Targets(Step):
 
     name = "targets"
     title = "Reason about instructions"
+    unit = "instructions"
     schema = pa.schema(
         [
             pa.field("instruction", pa.string(), nullable=False),
