@@ -49,6 +49,8 @@ class _Sentence(Reader):
     def first(self) -> Phrase:
         """What is grasped first; an empty phrase if nothing is."""
         verbs = [at for at in range(len(self.tokens)) if self._verb(at)]
+        if self.word(0) == "with" and self._determiner(1) and (tool := self.phrase(1)):
+            return tool
         for at in self._in_time(verbs):
             if found := self._grasped(at):
                 return found
@@ -57,6 +59,8 @@ class _Sentence(Reader):
     def _verb(self, at: int) -> bool:
         """Whether a word is a verb here: no noun or adjective after an article, nothing that is forbidden."""
         if self.word(at) not in self.words.verbs or self.of(at - 1, "verbs.unless_after"):
+            return False
+        if self.of(at, "verbs.before_article") and not self._determiner(at + 1):
             return False
         described = self.word(at) in self.words["phrase.soft"] and self.of(at - 1, "auxiliaries.list")
         return not described or self._participle(at)
@@ -92,7 +96,8 @@ class _Sentence(Reader):
         for index in range(at + 1, len(self.tokens)):
             if self.word(index) in prepositions:
                 return self.phrase(index + 1)
-            if self._verb(index) or self.word(index) in (".", ";"):
+            another = self._verb(index) and self.word(index + 1) not in ("it", "them")
+            if another or self.word(index) in (".", ";"):
                 break
         return _NONE
 
@@ -102,9 +107,14 @@ class _Sentence(Reader):
             start += 1
         if self.word(start) in ("it", "them"):
             return self._antecedent(start)
-        found = self.phrase(start)
+        found = self.phrase(start) or self._behind_place(start)
         receiver = not found and self.of(start + 1, "pronouns.robot")  # "give the robot the block"
         return self.phrase(start + 2) if receiver and self._determiner(start + 2) else found
+
+    def _behind_place(self, at: int) -> Phrase:
+        """The object behind the place where it goes: "put on the plate the cookie"."""
+        place = self.phrase(at + 1) if self.of(at, "phrase.place") else _NONE
+        return self.phrase(place.last) if place and self._determiner(place.last) else _NONE
 
     def _object_follows(self, at: int) -> bool:
         return self.of(at + 1, "determiners.list") or bool(self.phrase(at + 1))

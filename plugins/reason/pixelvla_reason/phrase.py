@@ -108,7 +108,8 @@ class Reader:
 
     def _soft(self, at: int) -> bool:
         """Whether a word after a noun tells where or how instead of what."""
-        if self._adverb(at) or self.of(at, "verbs.step") or self._determiner(at) or self._done(at):
+        new_step = self.word(at) in self.words.verbs and self._determiner(at + 1)
+        if new_step or self._adverb(at) or self.of(at, "verbs.step") or self._determiner(at) or self._done(at):
             return True
         if not self.of(at, "phrase.soft"):
             return False

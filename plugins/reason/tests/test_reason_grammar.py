@@ -2,7 +2,8 @@
 
 ``instructions.jsonl`` was labelled before the grammar was written, except the source "own", half of which was added to
 try rules, and "second", which somebody else labelled. A third, chosen by a checksum, is held out: the grammar was never
-changed because of an answer there.
+changed because of an answer there. ``benchmarks.jsonl`` was written later, by somebody who had seen neither the grammar
+nor the first list: as first measured it got 93.2 % of the held-out half of it. Its source "phrasings" tried the rules.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pixelvla_core.annotate.models import Reasoner
 from pixelvla_core.plugins import PluginManager
 
 LIST = Path(__file__).with_name("instructions.jsonl")
+LATER = LIST.with_name("benchmarks.jsonl")
 KNOWN = "pick up the red and or , of put it left drawer is moved from to a not -ly"
 
 
@@ -39,6 +41,13 @@ def test_accuracy(split: str) -> None:
     assert scores["all"].right / scores["all"].all >= 0.95, scores["all"].wrong
     for source in ("libero", "bridge", "fractal", "second"):
         assert scores[source].right / scores[source].all >= 0.95, scores[source].wrong
+
+
+@pytest.mark.parametrize("split", ["development", "held-out"])
+def test_accuracy_on_the_later_list(split: str) -> None:
+    of = score(LATER)[split, "all"]
+    assert of.all > 150
+    assert of.right / of.all >= 0.95, f"{of.right} of {of.all}"
 
 
 @pytest.mark.parametrize("text", ["", "...", "grab it", "go", "pick up", "move left", "do not touch anything", "stop"])
@@ -84,6 +93,17 @@ def test_spelling_does_not_matter(text: str, wanted: str) -> None:
         ("move the mug left of the plate", "mug"),
         ("push the open drawer shut", "open drawer"),
         ("move the arm to the cup and grab it", "cup"),
+        ("pick the standing can", "standing can"),
+        ("take the can standing on the table", "can"),
+        ("water the rose with the jug", "jug"),
+        ("put the water jug on the tray", "water jug"),
+        ("with a fork turn the sausage", "fork"),
+        ("using the rake gather the leaves", "rake"),
+        ("raise the sausage and turn it with the fork", "sausage"),
+        ("slice the sausage and wash it with the brush", "brush"),
+        ("drop into the bin the wrapper", "wrapper"),
+        ("make sure that the lid is shut", "lid"),
+        ("grab the doll named Ann", "doll"),
     ],
 )
 def test_rules(text: str, wanted: str) -> None:
