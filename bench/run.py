@@ -31,6 +31,7 @@ BENCHMARKS = (
     "tabletop_speed",
     "tabletop_record",
     "segmenters",
+    "annotate",
     "annotate_models",
     "annotate_quality",
     "sidecar",

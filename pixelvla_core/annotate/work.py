@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,6 +48,7 @@ class Work:
     """
 
     def __init__(self, job: Job, registry: Registry | None = None) -> None:
+        _limit_threads()
         self.job, self.recipe = job, job.recipe
         self.registry = registry or PluginManager.load().registry
         self.recording = cast(Recording, self._build("recording", job.recipe.recording, job.dataset, job.recipe.camera))
@@ -156,6 +158,14 @@ class Work:
     def _build(self, key: str, part: Part, *more: Any) -> Any:
         component = self.registry.get(KIND_OF[key], part.name)
         return component.build(configure(component, part.options, f"annotate.{key}.options"), *more)
+
+
+def _limit_threads() -> None:
+    """Let $OMP_NUM_THREADS count for OpenCV as well, whose own threads know nothing of it."""
+    if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdecimal():
+        import cv2
+
+        cv2.setNumThreads(int(threads))
 
 
 KIND_OF = {

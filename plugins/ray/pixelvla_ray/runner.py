@@ -68,8 +68,9 @@ class RayRunner:
         try:
             return ray.get(reference)
         except RayTaskError as error:
-            cause = error.as_instanceof_cause()
-            raise (cause.cause if isinstance(getattr(cause, "cause", None), PixelVLAError) else cause) from error
+            # Ray's own mixture of the two kinds would hide what a full disk is told by.
+            known = isinstance(error.cause, PixelVLAError | OSError)
+            raise (error.cause if known else error.as_instanceof_cause()) from error
         except RayActorError as error:
             tries[key] += 1
             if tries[key] > self.options.retries:

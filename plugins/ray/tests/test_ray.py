@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -85,6 +86,25 @@ def test_an_error_of_a_task_comes_back_as_it_is(
     monkeypatch.setattr("pixelvla_ray.runner.Worker", Refuses)
     with pytest.raises(UserError, match="cannot do closing"):
         annotate("scenes", tmp_path / "out", settings("runner=ray"))
+
+
+@pytest.mark.slow
+def test_a_workers_full_disk_is_told_and_costs_nothing(
+    installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(Worker):
+        def do(self, step: str, key: int) -> object:
+            if (step, key) == ("objects", 3):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().do(step, key)
+
+    out = tmp_path / "together"
+    with monkeypatch.context() as patch:
+        patch.setattr("pixelvla_ray.runner.Worker", Full)
+        with pytest.raises(UserError, match="No space left on device"):
+            annotate("scenes", out, settings("runner=ray"))
+    again = annotate("scenes", out, settings())
+    assert contents(again) == contents(annotate("scenes", tmp_path / "alone", settings()))
 
 
 def test_options_are_checked() -> None:
