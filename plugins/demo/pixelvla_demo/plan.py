@@ -9,6 +9,9 @@ from typing import Any
 
 from .methods import Method, methods_of
 
+DEMONSTRATIONS, ANNOTATIONS, EXACT, CACHE = "demonstrations", "annotations", "exact", "cache"
+"""Folders of a demonstration: the recording, what the pipeline says of it, what the simulator knows, and a cache."""
+
 OBJECT_TASKS = ("pick", "move_near")
 """Only these have a version with objects that training never showed."""
 
@@ -53,13 +56,16 @@ class Phase:
 
 def plan(out: Path, size: Size) -> list[Phase]:
     """Every command, in order."""
-    demos, notes = out / "demonstrations", out / "annotations"
-    annotate = ("annotations", "oracle", f"{demos}.masks.jsonl", str(demos), str(notes))
+    demos, notes, exact = out / DEMONSTRATIONS, out / ANNOTATIONS, out / EXACT
+    cache = f"recording.options.cache={out / CACHE}"
+    oracle = ("annotations", "oracle", f"{demos}.masks.jsonl", str(demos), str(exact))
     methods = methods_of(size.base)
     tuned = [method for method in methods if method.recipe]
     return [
         _alone("Record demonstrations", _record(demos, size)),
-        _alone("Annotate them from the simulator's exact masks", annotate),
+        _alone("Annotate them", ("annotate", str(demos), "--out", str(notes), "profile=tabletop", cache)),
+        _alone("Write down what the simulator knows", oracle),
+        _alone("Compare both", ("annotations", "compare", str(notes), str(exact))),
         *(_alone(f"Make {method.title}", _wrap(out, method)) for method in methods if not method.recipe),
         Phase("Tune, side by side", tuple(Step(method.title, _train(out, method, size)) for method in _queue(tuned))),
         *(
@@ -106,7 +112,7 @@ def _wrap(out: Path, method: Method) -> tuple[str, ...]:
 
 
 def _train(out: Path, method: Method, size: Size) -> tuple[str, ...]:
-    given = {"root": out / "demonstrations", "annotations": out / "annotations", "cache": out / "cache"}
+    given = {"root": out / DEMONSTRATIONS, "annotations": out / ANNOTATIONS, "cache": out / CACHE}
     data = tuple(f"data.options.{key}={path}" for key, path in given.items())
     return ("train", str(method.recipe), *data, *_shortened(method, size), "--out", str(out / method.name), "--resume")
 

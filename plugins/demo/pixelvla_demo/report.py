@@ -12,6 +12,7 @@ from typing import Protocol
 from pixelvla_core.evaluate import Record
 from pixelvla_core.files import write_text
 
+from . import annotating
 from .charts import curves
 from .sources import CLAIM, Model, Row, families, ordered, read_model, rows
 from .strips import strip
@@ -46,14 +47,19 @@ def write(out: Path, methods: Sequence[Named], seconds: Mapping[str, float], ela
         UserError: results are missing, damaged, or of worlds that cannot be compared.
     """
     models = [read_model(method.title, out / method.name, method.base) for method in methods]
-    write_text(out / "report.html", render(models, seconds, elapsed))
+    write_text(out / "report.html", render(models, seconds, elapsed, before_timings=annotating.section(out)))
     return out / "report.html"
 
 
 def render(
-    models: Sequence[Model], seconds: Mapping[str, float], elapsed: float = 0.0, title: str = "Closed-loop results"
+    models: Sequence[Model],
+    seconds: Mapping[str, float],
+    elapsed: float = 0.0,
+    *,
+    title: str = "Closed-loop results",
+    before_timings: str = "",
 ) -> str:
-    """Return the report as HTML."""
+    """Return the report as HTML, with one more section before the timings if given."""
     sections = [
         _summary(models),
         _results(models),
@@ -62,6 +68,7 @@ def render(
         _by_task(models),
         _by_axis(models),
         _curves(models),
+        before_timings,
         _timings(models, seconds, elapsed),
         _repeat(models, seconds),
     ]

@@ -40,7 +40,8 @@ def test_all_of_it_in_small_and_once_more(tmp_path, capfd):
     assert done["elapsed"] > 0
     assert sum(line.startswith("pixelvla train") for line in done["seconds"]) == 3
     report = (out / "report.html").read_text(encoding="utf-8")
-    assert all(title in report for title in ("base model", "SFT", "PixelVLA", "overlay"))
+    assert all(title in report for title in ("base model", "SFT", "PixelVLA", "overlay", "Annotations"))
+    assert "episodes kept" in report
     assert main(["demo", "--out", str(out), *SMALL]) == 0
     assert capfd.readouterr().out.count("Done before") == len(done["seconds"])
     _note_as_done(out, Size(8, 4, 4, 2, 0, base=("pi0",), steps=2))
