@@ -6,6 +6,7 @@ payload, all little-endian. An Example is a protocol buffer with a map from name
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from functools import cache
@@ -21,8 +22,8 @@ _BITS = np.arange(32, dtype=np.uint32)
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-def records(path: Path) -> Iterator[bytes]:
-    """Yield the payload of every record of a file.
+def records(path: Path, skip: int = 0) -> Iterator[bytes]:
+    """Yield the payload of every record of a file but the first ``skip``, whose content is not read.
 
     Raises:
         DataError: the file ends within a record, or a checksum differs.
@@ -35,13 +36,16 @@ def records(path: Path) -> Iterator[bytes]:
             length, check = struct.unpack("<QI", head)
             if masked(head[:8]) != check:
                 raise _damaged(path, number, "the checksum of its length differs")
+            number += 1
+            if number <= skip:
+                file.seek(length + 4, os.SEEK_CUR)
+                continue
             body = file.read(length + 4)
             if len(body) < length + 4:
-                raise _damaged(path, number, f"the file ends {length + 4 - len(body)} bytes too early")
+                raise _damaged(path, number - 1, f"the file ends {length + 4 - len(body)} bytes too early")
             if masked(body[:-4]) != struct.unpack("<I", body[-4:])[0]:
-                raise _damaged(path, number, "the checksum of its content differs")
+                raise _damaged(path, number - 1, "the checksum of its content differs")
             yield body[:-4]
-            number += 1
 
 
 def _damaged(path: Path, number: int, why: str) -> DataError:

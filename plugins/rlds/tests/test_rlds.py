@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import signal
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pixelvla_rlds import convert as converting
+from pixelvla_rlds.convert import convert
 from pixelvla_rlds.layouts import BRIDGE, FRACTAL, choose, read_features
+from pixelvla_rlds.shards import episodes_of, shards
 from pixelvla_rlds.tfrecord import crc32c, example, masked, records
 
 from pixelvla_core.cli.main import main
 from pixelvla_core.errors import DataError
+from pixelvla_core.files import sha256
 
 SIDE, LENGTHS = 32, (3, 5, 4)
 
@@ -127,11 +135,13 @@ def fractal(episode: int, steps: int) -> dict:
     }
 
 
-def write(folder: Path, step: dict, make) -> Path:
+def write(folder: Path, step: dict, make, lengths: list[int] | None = None) -> Path:
+    """Two files with two episodes and one; ``lengths`` are what dataset_info.json says of them."""
     folder.mkdir()
     features = nested({"steps": {"pythonClassName": "Dataset", "sequence": {"feature": nested(step)}}})
     (folder / "features.json").write_text(json.dumps(features))
-    (folder / "dataset_info.json").write_text(json.dumps({"name": "small", "splits": [{"name": "train"}]}))
+    split = {"name": "train"} | ({"shardLengths": list(map(str, lengths))} if lengths else {})
+    (folder / "dataset_info.json").write_text(json.dumps({"name": "small", "splits": [split]}))
     for shard, episodes in enumerate(((0, 1), (2,))):
         path = folder / f"small-train.tfrecord-{shard:05d}-of-00002"
         path.write_bytes(b"".join(record(encode(make(episode, LENGTHS[episode]))) for episode in episodes))
@@ -255,3 +265,107 @@ def test_damage_leaves_nothing_behind(tmp_path, capsys, harm, words):
     assert words in capsys.readouterr().err
     assert not out.exists()
     assert not out.parent.exists() or not list(out.parent.iterdir())
+
+
+def fingerprint(root: Path) -> dict[str, str]:
+    return {str(path.relative_to(root)): sha256(path) for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("videos", [False, True])
+def test_an_interrupted_conversion_goes_on_to_the_same_bytes(tmp_path, videos):
+    folder = write(tmp_path / "tfds", BRIDGE_STEP, bridge)
+    whole, out = tmp_path / "whole" / "out", tmp_path / "cut" / "out"
+    assert convert(folder, whole, videos=videos, part=1) == 3
+
+    def stop(count: int) -> None:
+        if count == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(folder, out, videos=videos, part=1, done=stop)
+    assert not out.exists()
+    seen: list[int] = []
+    assert convert(folder, out, videos=videos, part=1, done=seen.append) == 3
+    assert seen == [2, 3]  # the first episode is not converted again
+    assert fingerprint(out) == fingerprint(whole)
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    assert opened(out).num_frames == sum(LENGTHS)
+
+
+KILLED = """
+import os, signal, sys
+from pixelvla_rlds.convert import convert
+from pathlib import Path
+convert(Path(sys.argv[1]), Path(sys.argv[2]), videos=False, part=1,
+        done=lambda count: count == 3 and os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+def test_a_killed_conversion_goes_on(tmp_path):
+    folder, out = write(tmp_path / "tfds", BRIDGE_STEP, bridge), tmp_path / "made" / "out"
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(out)], check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    seen: list[int] = []
+    assert convert(folder, out, videos=False, part=1, done=seen.append) == 3
+    assert seen == [3]
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    assert opened(out).num_frames == sum(LENGTHS)
+
+
+def test_other_options_start_afresh(tmp_path):
+    folder, out = write(tmp_path / "tfds", BRIDGE_STEP, bridge), tmp_path / "out"
+    with pytest.raises(ZeroDivisionError):
+        convert(folder, out, videos=False, part=1, done=lambda count: count < 2 or 1 // 0)
+    seen: list[int] = []
+    assert convert(folder, out, videos=False, part=1, fps=9, episodes=1, done=seen.append) == 1
+    assert seen == [1]
+    assert opened(out).fps == 9
+
+
+def test_a_full_disk_is_said_and_the_finished_parts_stay(tmp_path, monkeypatch, capsys):
+    folder, out = write(tmp_path / "tfds", BRIDGE_STEP, bridge), tmp_path / "made" / "out"
+    monkeypatch.setattr(converting, "PART", 1)
+    monkeypatch.setattr(converting.convert, "__kwdefaults__", converting.convert.__kwdefaults__ | {"part": 1})
+    real, calls = converting._add, iter(range(9))
+
+    def full(dataset, frames):
+        if next(calls):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(dataset, frames)
+
+    monkeypatch.setattr(converting, "_add", full)
+    assert main(["from-rlds", str(folder), "--out", str(out), "--images"]) == 2
+    assert "full" in capsys.readouterr().err
+    assert not out.exists()
+    monkeypatch.setattr(converting, "_add", real)
+    seen: list[int] = []
+    assert convert(folder, out, videos=False, done=seen.append) == 3
+    assert seen == [2, 3]
+
+
+def test_a_file_that_ends_between_two_records_is_noticed(tmp_path):
+    folder = write(tmp_path / "tfds", BRIDGE_STEP, bridge, lengths=[3, 1])
+    with pytest.raises(DataError, match="00000-of-00002 has 2 records, but 3 by"):
+        convert(folder, tmp_path / "out", videos=False)
+
+
+def test_odd_files_beside_the_shards(tmp_path):
+    folder = write(tmp_path / "tfds", BRIDGE_STEP, bridge, lengths=[2, 1])
+    (folder / "small-train.tfrecord-00001-of-00002.crdownload").write_bytes(b"half")
+    assert len(shards(folder, "train")) == 2
+    (folder / "small-train.tfrecord-00000-of-00003").write_bytes(b"")
+    with pytest.raises(DataError, match="files of 2 sets"):
+        shards(folder, "train")
+    with pytest.raises(DataError, match="no files"):
+        shards(folder, "val")
+
+
+def test_an_empty_shard_holds_no_episode(tmp_path):
+    folder = write(tmp_path / "tfds", BRIDGE_STEP, bridge)
+    (folder / "small-train.tfrecord-00000-of-00002").write_bytes(b"")
+    assert [one.where.split("/")[-1] for one in episodes_of(shards(folder, "train"), "train")] == [
+        "small-train.tfrecord-00001-of-00002"
+    ]
+    (folder / "small-train.tfrecord-00001-of-00002").write_bytes(b"")
+    with pytest.raises(DataError, match="no episode"):
+        convert(folder, tmp_path / "out", videos=False)
