@@ -14,7 +14,7 @@ demo: setup ## Record, tune in two stages, evaluate and report, for both bases (
 	$(PIXELVLA) demo --out out/demo $(addprefix --base ,$(BASE))
 
 test: setup ## Run every test (at most 10 minutes on 2 cores)
-	.venv/bin/pytest
+	.venv/bin/pytest -n 2
 
 lint: setup ## Check style and types
 	.venv/bin/ruff check .

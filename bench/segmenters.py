@@ -7,9 +7,12 @@ of expert episodes; "moved" counts only images on which the target's centre is m
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 from pixelvla_tabletop.env import TabletopEnv
@@ -17,6 +20,7 @@ from pixelvla_tabletop.expert import Expert
 
 from bench.report import Figure, Report, parser, publish
 from pixelvla_core.annotations.derive import derive_prompt
+from pixelvla_core.errors import UserError
 from pixelvla_core.evaluate.statistics import overlap
 from pixelvla_core.plugins import PluginManager
 
@@ -58,15 +62,25 @@ def expert_episode(task: str, split: str, seed: int) -> Frames:
     return frames
 
 
+def usable(kind: str) -> dict[str, Callable[[], Any]]:
+    """Return what makes each installed part of a kind; without those that miss weights or a package."""
+    registry, found = PluginManager.load().registry, {}
+    for name in registry.names(kind):
+        component = registry.get(kind, name)
+        make = functools.partial(component.build, component.load_config()())
+        with suppress(UserError):
+            make()
+            found[name] = make
+    return found
+
+
 def segmenters(count: int) -> list[Row]:
-    """Measure every installed segmenter."""
-    registry, rows = PluginManager.load().registry, []
+    """Measure every segmenter that can be used here."""
+    rows = []
     for target, tasks in (("object", ("pick", "move_near")), ("drawer", ("open_drawer", "close_drawer"))):
         scenes = list(first_images(tasks, count))
-        for name in registry.names("segmenter"):
-            component = registry.get("segmenter", name)
-            part = component.build(component.load_config()())
-            rows += [_segment(part, name, target, kind, scenes) for kind in KINDS]
+        for name, make in usable("segmenter").items():
+            rows += [_segment(make(), name, target, kind, scenes) for kind in KINDS]
     return rows
 
 
@@ -91,16 +105,14 @@ def _segment(part, name: str, target: str, kind: str, scenes: list[tuple[np.ndar
 
 
 def trackers(episodes: int) -> list[Row]:
-    """Measure every installed tracker on episodes of each task and split."""
-    registry = PluginManager.load().registry
-    names = registry.names("tracker")
+    """Measure every tracker that can be used here on episodes of each task and split."""
+    usables = usable("tracker")
     found: dict[tuple[str, str], list[tuple[float, float, float]]] = defaultdict(list)
     for task in ("pick", "move_near", "open_drawer", "close_drawer"):
         for number in range(episodes):
             frames = expert_episode(task, SPLITS[number % len(SPLITS)], SEED + number)
-            for name in names if frames[0][1].any() else ():
-                component = registry.get("tracker", name)
-                found[name, task] += _follow(component.build(component.load_config()()), frames)
+            for name, make in usables.items() if frames[0][1].any() else ():
+                found[name, task] += _follow(make(), frames)
     return [_tracker_row(name, task, measured) for (name, task), measured in sorted(found.items())]
 
 

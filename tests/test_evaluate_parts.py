@@ -15,6 +15,7 @@ from pixelvla_core.component import Component
 from pixelvla_core.errors import UserError
 from pixelvla_core.evaluate.plan import prepare
 from pixelvla_core.evaluate.run import evaluate
+from pixelvla_core.evaluate.trackers import Hold
 from pixelvla_core.plugins import Entry, Registry
 from pixelvla_core.recipe import compose
 from pixelvla_core.train.run import train
@@ -63,3 +64,19 @@ def test_the_data_that_a_model_was_trained_on_are_not_needed(run: Path, tmp_path
     assert {job.task for job in plan.jobs} == {"walk", "stroll"}
     assert plan.method["tracker"]["distribution"] == "pixelvla-gone"
     assert plan.setup.modules.count("pixelvla_core.evaluate.trackers") == 2
+
+
+@pytest.mark.parametrize("kind", ["segmenter", "tracker"])
+def test_the_weights_of_a_part_are_looked_for_first_and_noted(kind, run, tmp_path, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Hold, "identity", lambda part: {"sha256": "12ab"}, raising=False)
+        method = prepare(run, tmp_path / "out", "toy", registry(), {}).method
+        assert method[kind]["weights"] == {"sha256": "12ab"}
+        patch.setattr(Hold, "identity", _missing)
+        with pytest.raises(UserError, match="hf download"):
+            prepare(run, tmp_path / "out", "toy", registry(), {})
+    assert "weights" not in prepare(run, tmp_path / "out", "toy", registry(), {}).method[kind]
+
+
+def _missing(part: Hold) -> None:
+    raise UserError("The weights are not here. Get them with `hf download`.")

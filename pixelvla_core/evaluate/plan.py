@@ -95,8 +95,8 @@ def prepare(
         method={
             "checkpoint": sha256(checkpoint / "manifest.json"),
             "execute": settings.execute,
-            "segmenter": _described(registry, "segmenter", settings.segmenter) if settings.segmenter else ORACLE,
-            "tracker": _described(registry, "tracker", settings.tracker or Part("hold")),
+            "segmenter": _identified(registry, "segmenter", settings.segmenter) if settings.segmenter else ORACLE,
+            "tracker": _identified(registry, "tracker", settings.tracker or Part("hold")),
             **({"switched": switched} if switched else {}),
         },
         notes={
@@ -178,6 +178,18 @@ def _described(registry: Registry, kind: str, part: Part) -> dict[str, Any]:
     entry = registry.entry(kind, part.name)
     options = part.options
     return {"name": part.name, "distribution": entry.distribution, "version": entry.version, "options": options}
+
+
+def _identified(registry: Registry, kind: str, part: Part) -> dict[str, Any]:
+    """Describe a part that may have weights of its own, so that results of other weights are never joined.
+
+    Raises:
+        UserError: its weights are missing; says how to get them.
+    """
+    component, options = _built(registry, kind, part)
+    built = component.build(options)
+    weights: dict[str, Any] = built.identity() if hasattr(built, "identity") else {}
+    return _described(registry, kind, part) | ({"weights": weights} if weights else {})
 
 
 def _chosen(what: str, asked: Sequence[str], known: Sequence[str]) -> list[str]:

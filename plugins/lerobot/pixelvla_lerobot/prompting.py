@@ -41,7 +41,7 @@ class Prompting:
             )
         episode_N = source.columns.episode_N
         self._row_N = self.sidecar.rows_of(episode_N, source.columns.frame_N)
-        usable_N = np.append(self.sidecar.statuses() == OK, False)[self._row_N]
+        usable_N = np.append(self.sidecar.usable(), False)[self._row_N]
         rows = {
             "first": first_usable(self._row_N, usable_N, episode_N),
             "current": latest_usable(self._row_N, usable_N, episode_N),
