@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pixelvla_rlds import convert as converting
 from pixelvla_rlds.convert import convert
-from pixelvla_rlds.layouts import BRIDGE, FRACTAL, choose, read_features
+from pixelvla_rlds.layouts import BRIDGE, FRACTAL, LAYOUTS, choose, read_features
 from pixelvla_rlds.shards import episodes_of, shards
 from pixelvla_rlds.tfrecord import crc32c, example, masked, records
 
@@ -368,3 +368,55 @@ def test_an_empty_shard_holds_no_episode(tmp_path):
     (folder / "small-train.tfrecord-00001-of-00002").write_bytes(b"")
     with pytest.raises(DataError, match="no episode"):
         convert(folder, tmp_path / "out", videos=False)
+
+
+# Feature structures as the catalogue of TFDS prints them (fractal20220817_data 0.1.0, bridge 0.1.0), and as the authors of
+# Bridge v2 publish them (bridge_dataset 1.0.0): name -> shape of numbers, "image", or "text".
+PUBLISHED = {
+    "fractal": {
+        "action": {
+            "base_displacement_vector": (2,),
+            "base_displacement_vertical_rotation": (1,),
+            "gripper_closedness_action": (1,),
+            "rotation_delta": (3,),
+            "terminate_episode": (3,),
+            "world_vector": (3,),
+        },
+        "observation": {
+            "base_pose_tool_reached": (7,),
+            "gripper_closed": (1,),
+            "gripper_closedness_commanded": (1,),
+            "height_to_bottom": (1,),
+            "image": "image",
+            "natural_language_embedding": (512,),
+            "natural_language_instruction": "text",
+        },
+    },
+    "bridge_oxe": {
+        "action": {"open_gripper": (), "rotation_delta": (3,), "terminate_episode": (), "world_vector": (3,)},
+        "observation": {
+            "image": "image",
+            "natural_language_embedding": (512,),
+            "natural_language_instruction": "text",
+            "state": (7,),
+        },
+    },
+    "bridge": {
+        "action": (7,),
+        "language_embedding": (512,),
+        "language_instruction": "text",
+        "observation": {**{f"image_{number}": "image" for number in range(4)}, "state": (7,)},
+    },
+}
+
+
+def described(value) -> dict:
+    if isinstance(value, dict):
+        return nested({name: described(child) for name, child in value.items()})
+    return {"image": IMAGE, "text": TEXT}[value] if isinstance(value, str) else tensor(*value)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_datasets_are_recognised(tmp_path, name):
+    folder = write(tmp_path / "tfds", {key: described(value) for key, value in PUBLISHED[name].items()}, lambda *_: {})
+    assert choose(read_features(folder), "auto", None) == LAYOUTS[name]
