@@ -370,8 +370,8 @@ def test_an_empty_shard_holds_no_episode(tmp_path):
         convert(folder, tmp_path / "out", videos=False)
 
 
-# Feature structures as the catalogue of TFDS prints them (fractal20220817_data 0.1.0, bridge 0.1.0), and as those who made
-# Bridge v2 publish it (bridge_dataset 1.0.0): name -> shape of numbers, "image", or "text".
+# Feature structures: by the catalogue of TFDS (fractal20220817_data 0.1.0, bridge 0.1.0), and for Bridge v2 by scripts
+# that read and build bridge_dataset 1.0.0: name -> shape of numbers, "image", or "text".
 PUBLISHED = {
     "fractal": {
         "action": {
