@@ -60,6 +60,10 @@ TARGETS = {
     },
     ("pi0", "chunks/s of pi0, mid, fast against LeRobot's"): "at least 1.5 x",
     ("tabletop_speed", "simulator steps, frames, 224 px, 2 process(es)"): "at least 150/s",
+    ("annotate", "peak memory at 2000 episodes to that at 200"): "at most 1.2 x",
+    ("annotate", "processor time in decoding, 256 x 256"): "at least 90 %",
+    ("annotate", "processor time in decoding, 480 x 640"): "at least 90 %",
+    ("annotate", "2 workers of Ray against one process, on 2 cores"): "at least 1.6 x",
     **{
         ("annotate_models", f"{model}: batched over a loop over {loop}"): "at least 2 x"
         for model, loops in (
