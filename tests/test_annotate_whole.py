@@ -93,6 +93,8 @@ def test_the_wrong_sign_is_refused(filmed: Path, tmp_path: Path, registry: Regis
 def test_the_other_camera_is_named_where_one_is_misspelt(filmed: Path, tmp_path: Path, registry: Registry) -> None:
     with pytest.raises(UserError, match="It has image, image2"):
         annotate(str(filmed), tmp_path / "out", ["camera=agentview"], registry)
+    with pytest.raises(UserError, match=r"has 2 cameras \(image, image2\)\. Say which one"):
+        annotate(str(filmed), tmp_path / "out", [], registry)
 
 
 # Ids on the hub

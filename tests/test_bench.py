@@ -22,7 +22,10 @@ from bench.timing import Enough, Ratio, Timings, in_turn, own_process, paired, p
 
 ROOT = Path(__file__).resolve().parents[1]
 HELPERS = {
+    "annotate_data",
     "annotate_exact",
+    "annotate_parts",
+    "annotate_run",
     "limits",
     "machine",
     "midsize",

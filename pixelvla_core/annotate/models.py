@@ -130,7 +130,9 @@ class GripperFinder(Protocol):
 
 @runtime_checkable
 class Recording(Protocol):
-    """Episodes as they were recorded; built as ``target(options, dataset, camera)``, dataset a folder or a hub id.
+    """Episodes as they were recorded; built as ``target(options, dataset, camera)``.
+
+    The dataset is a folder or a hub id; a camera of None means the only one.
 
     Attributes:
         name: The dataset's id.

@@ -264,7 +264,7 @@ class Annotate:
     """The annotation pipeline (section 4.2 of the paper).
 
     Attributes:
-        recording: what reads the dataset. camera: which camera is annotated.
+        recording: what reads the dataset. camera: which camera is annotated; the only one if not given.
         episodes: only these; empty for all.
         profile: what gripper values mean, a name such as bridge or values such as open=1,closed=0 (see
             ``annotate/profiles.py``); inferred from the data if not given.
@@ -281,7 +281,7 @@ class Annotate:
     """
 
     recording: Part = field(default_factory=lambda: Part("lerobot"))
-    camera: str = "front"
+    camera: str | None = None
     episodes: list[int] = field(default_factory=list)
     profile: str | None = None
     video: Video = field(default_factory=Video)

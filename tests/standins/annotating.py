@@ -134,7 +134,7 @@ class OracleConfig:
     episodes: int = 6
 
 
-def recording(options: ScenesConfig, dataset: str, camera: str) -> Scenes:
+def recording(options: ScenesConfig, dataset: str, camera: str | None) -> Scenes:
     return Scenes(options.episodes, options.never, options.damaged)
 
 

@@ -20,13 +20,13 @@ class LeRobotRecording:
     Args:
         config: options.
         dataset: the dataset's folder, or its id on the Hub.
-        camera: name of the camera, with or without LeRobot's prefix.
+        camera: name of the camera, with or without LeRobot's prefix; None for the only one.
 
     Raises:
         DataError: there is no such dataset or camera, or it cannot be read.
     """
 
-    def __init__(self, config: RecordingConfig | None, dataset: str, camera: str) -> None:
+    def __init__(self, config: RecordingConfig | None, dataset: str, camera: str | None) -> None:
         config = config or RecordingConfig()
         local = Path(dataset).is_dir()
         if not local and (Path(dataset).is_absolute() or dataset.count("/") != 1):

@@ -82,19 +82,24 @@ class Source:
         """This dataset's folder in the cache."""
         return (self.cache or cache_dir()) / "datasets" / self.fingerprint[:24]
 
-    def camera_key(self, camera: str) -> str:
-        """Return the feature that holds a camera's images.
+    def camera_key(self, camera: str | None) -> str:
+        """Return the feature that holds a camera's images, those of the only camera where none is named.
 
         Raises:
-            DataError: there is no such camera; names those that are there.
+            DataError: there is no such camera, or none is named of several; names those that are there.
         """
         keys = [key for key, feature in self.info["features"].items() if feature["dtype"] in ("video", "image")]
-        for key in (camera, IMAGES + camera, "observation." + camera):
+        names = [short_name(key) for key in keys]
+        if camera is None and len(keys) != 1:
+            raise DataError(
+                f"The dataset {self.name} has {len(keys)} cameras ({', '.join(names) or 'none'}). Say which one with "
+                "`camera`."
+            )
+        for key in keys if camera is None else (camera, IMAGES + camera, "observation." + camera):
             if key in keys:
                 return key
-        names = [short_name(key) for key in keys]
         raise DataError(
-            f"The dataset {self.name} has no camera {camera!r}.{suggest(camera, names)} It has "
+            f"The dataset {self.name} has no camera {camera!r}.{suggest(str(camera), names)} It has "
             f"{', '.join(names) or 'none'}. Set `camera` to one of these."
         )
 
