@@ -17,11 +17,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pixelvla_core.annotations.episodes import EPISODES, EpisodeNote, read_episodes, write_episodes
+from pixelvla_core.annotations.episodes import EPISODES, EpisodeNote, file_of, read_episodes, write_episodes
 from pixelvla_core.annotations.reader import read_manifest, read_shard
 from pixelvla_core.annotations.schema import MANIFEST, STATUSES, Annotation, to_table
 from pixelvla_core.errors import DataError
-from pixelvla_core.files import atomic_file, sha256, write_text
+from pixelvla_core.files import atomic_file, write_text
 
 
 def shard_of(manifest: Mapping[str, Any], episode: int) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def shard_of(manifest: Mapping[str, Any], episode: int) -> dict[str, Any]:
         DataError: no file does.
     """
     for entry in manifest["files"]:
-        first, last = entry["episodes"]
+        first, last = entry.get("episodes", (0, -1))
         if first <= episode <= last:
             return entry
     raise DataError(f"No file of this sidecar is about episode {episode}; its manifest lists the ranges of all files.")
@@ -127,14 +127,14 @@ def _note(folder: Path, manifest: dict[str, Any], note: EpisodeNote) -> None:
     """Replace an episode's note where the sidecar has notes at all."""
     if not (notes := read_episodes(folder)):
         return
-    path = write_episodes(folder, [note if other.episode == note.episode else other for other in notes])
-    manifest["episodes"] = {"path": EPISODES, "sha256": sha256(path), "bytes": path.stat().st_size}
+    changed = [note if other.episode == note.episode else other for other in notes]
+    manifest["episodes"] = write_episodes(folder, changed, beside=True)
 
 
 def _remove_unlisted(folder: Path, old: str, manifest: Mapping[str, Any]) -> None:
-    """Remove the former versions of a shard."""
-    listed = {folder / entry["path"] for entry in manifest["files"]}
-    stem = folder / _stem(old)
-    for path in stem.parent.glob(f"{stem.name}.*parquet"):
-        if path not in listed:
-            path.unlink(missing_ok=True)
+    """Remove the former versions of a shard and of the notes."""
+    listed = {folder / entry["path"] for entry in manifest["files"]} | {folder / file_of(manifest)}
+    for stem in (folder / _stem(old), folder / _stem(EPISODES)):
+        for path in stem.parent.glob(f"{stem.name}.*parquet"):
+            if path not in listed:
+                path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,17 +64,23 @@ def read_episodes(folder: Path) -> list[EpisodeNote]:
     Raises:
         DataError: the file is damaged, or is missing though the manifest lists it.
     """
-    path = Path(folder) / EPISODES
+    manifest = read_manifest(folder) if (Path(folder) / MANIFEST).is_file() else {}
+    path = Path(folder) / file_of(manifest)
     if path.is_file():
         return [EpisodeNote(**row) for row in parse(path.read_bytes(), path, EPISODE_SCHEMA).to_pylist()]
-    if (Path(folder) / MANIFEST).is_file() and "episodes" in read_manifest(folder):
+    if "episodes" in manifest:
         raise DataError(f"{path} is missing, though the manifest lists it. Copy the whole folder, or annotate again.")
     return []
 
 
+def file_of(manifest: Mapping[str, Any]) -> str:
+    """Return the name of the file of notes; an edited sidecar has another than a fresh one."""
+    return str(manifest.get("episodes", {}).get("path", EPISODES))
+
+
 def wrong_file(folder: Path, manifest: Mapping[str, Any]) -> str:
     """Return how the file of notes differs from what the manifest says of it, "" if it does not."""
-    entry, path = manifest.get("episodes"), Path(folder) / EPISODES
+    entry, path = manifest.get("episodes"), Path(folder) / file_of(manifest)
     if not path.is_file():
         return "missing, though the manifest lists it" if entry else ""
     if not entry:
@@ -91,10 +98,20 @@ def discarded(folder: Path) -> dict[int, str]:
     return {note.episode: note.reason for note in read_episodes(folder) if not note.kept}
 
 
-def write_episodes(folder: Path, notes: Iterable[EpisodeNote]) -> Path:
-    """Replace the notes of a sidecar; equal notes give equal bytes."""
+def write_episodes(folder: Path, notes: Iterable[EpisodeNote], *, beside: bool = False) -> dict[str, Any]:
+    """Write the notes of a sidecar, and return what its manifest says of them; equal notes give equal bytes.
+
+    Args:
+        folder: the sidecar.
+        notes: one of each episode, in any order.
+        beside: under a name made from the content, so that a manifest that lists the former file stays true.
+    """
     rows = [asdict(note) for note in sorted(notes, key=lambda note: note.episode)]
-    path = Path(folder) / EPISODES
-    with atomic_file(path) as partial:
-        pq.write_table(pa.Table.from_pylist(rows, EPISODE_SCHEMA), partial, compression="zstd")
-    return path
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, EPISODE_SCHEMA), sink, compression="zstd")
+    content = sink.getvalue().to_pybytes()
+    digest = hashlib.sha256(content).hexdigest()
+    path = f"{EPISODES.partition('.')[0]}.{digest[:12]}.parquet" if beside else EPISODES
+    with atomic_file(Path(folder) / path) as partial:
+        partial.write_bytes(content)
+    return {"path": path, "sha256": digest, "bytes": len(content)}

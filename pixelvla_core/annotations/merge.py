@@ -67,8 +67,7 @@ def merge(folders: Sequence[Path], out: Path) -> Path:
         manifest = _manifest(folders, manifests, entries)
         manifest["counts"] = _counts(manifests, together)
         if all_notes := [note for each in notes for note in each]:
-            path = write_episodes(partial, all_notes)
-            manifest["episodes"] = {"path": EPISODES, "sha256": sha256(path), "bytes": path.stat().st_size}
+            manifest["episodes"] = write_episodes(partial, all_notes)
         write_json(partial / MANIFEST, manifest)
     return out
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pixelvla_core.annotations.episodes import EPISODES, wrong_file
+from pixelvla_core.annotations.episodes import file_of, wrong_file
 from pixelvla_core.annotations.reader import read_manifest, read_tables
 from pixelvla_core.annotations.schema import MANIFEST
 from pixelvla_core.errors import DataError
@@ -36,7 +36,7 @@ def push(
     for _ in read_tables(folder, manifest, ()):
         pass
     if wrong := wrong_file(folder, manifest):
-        raise DataError(f"{folder / EPISODES}: {wrong}. Copy the sidecar again, or annotate again.")
+        raise DataError(f"{folder / file_of(manifest)}: {wrong}. Copy the sidecar again, or annotate again.")
     place = f"annotations/{manifest['camera']}" if into is None else into
     try:
         api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
@@ -49,7 +49,7 @@ def push(
                 folder_path=folder,
                 path_in_repo=place,
                 revision=revision,
-                allow_patterns=[MANIFEST, EPISODES, RECIPE, *(entry["path"] for entry in manifest["files"])],
+                allow_patterns=[MANIFEST, file_of(manifest), RECIPE, *(entry["path"] for entry in manifest["files"])],
                 commit_message=f"Pixel annotations of camera {manifest['camera']}",
             )
         )

@@ -65,12 +65,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         _check_keys(path, entry, {name: kind for name, kind in _FACTS.items() if name in entry})
         if "episodes" in entry and [*map(type, entry["episodes"])] != [int, int]:
             raise DataError(f"{path} has {entry['episodes']} as the first and last episode of {entry['path']}.")
-        if PurePosixPath(entry["path"]).is_absolute() or ".." in PurePosixPath(entry["path"]).parts:
-            raise DataError(f"{path} lists {entry['path']!r}, which is outside the sidecar. Make it again.")
+        _check_place(path, entry)
     _check_keys(path, manifest["counts"], dict.fromkeys(manifest["counts"], int))
     if "episodes" in manifest:
         _check_keys(path, manifest["episodes"], _ENTRY)
+        _check_place(path, manifest["episodes"])
     return manifest
+
+
+def _check_place(path: Path, entry: Mapping[str, Any]) -> None:
+    place = PurePosixPath(entry["path"])
+    if place.is_absolute() or ".." in place.parts:
+        raise DataError(f"{path} lists {entry['path']!r}, which is outside the sidecar. Make it again.")
 
 
 def _check_keys(path: Path, found: Any, wanted: Mapping[str, type]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pixelvla_core.annotations.derive import extent
-from pixelvla_core.annotations.episodes import EPISODES, EpisodeNote, read_episodes, wrong_file
+from pixelvla_core.annotations.episodes import EpisodeNote, file_of, read_episodes, wrong_file
 from pixelvla_core.annotations.reader import read_manifest, read_shard
 from pixelvla_core.annotations.rle import Rle
 from pixelvla_core.annotations.schema import ABSENT, FAILED, MOST_FRAMES, OK, STATUSES, Annotation, from_dict
@@ -94,9 +94,10 @@ def _episodes(
     folder: Path, manifest: Mapping[str, Any], usable: Mapping[int, bool], lengths: Sequence[int] | None
 ) -> Iterator[str]:
     """Check what became of each episode; ``usable`` says for every episode with rows whether one is "ok"."""
+    name = file_of(manifest)
     if wrong := wrong_file(folder, manifest):
-        yield f"{EPISODES}: {wrong}"
-    if not (folder / EPISODES).is_file():
+        yield f"{name}: {wrong}"
+    if not (folder / name).is_file():
         return
     try:
         notes = read_episodes(folder)
@@ -105,12 +106,12 @@ def _episodes(
         return
     for episode, times in sorted(Counter(note.episode for note in notes).items()):
         if times > 1:
-            yield f"{EPISODES}: episode {episode} is there {times} times"
+            yield f"{name}: episode {episode} is there {times} times"
     for episode in sorted(usable.keys() - {note.episode for note in notes}):
-        yield f"{EPISODES}: nothing about episode {episode}, which has rows"
+        yield f"{name}: nothing about episode {episode}, which has rows"
     for note in notes:
         yield from (
-            f"{EPISODES}, episode {note.episode}: {problem}"
+            f"{name}, episode {note.episode}: {problem}"
             for problem in _note(note, usable.get(note.episode, False), lengths)
         )
 

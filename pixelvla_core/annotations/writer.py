@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pixelvla_core.annotations.episodes import EPISODES, EpisodeNote, write_episodes
+from pixelvla_core.annotations.episodes import EpisodeNote, write_episodes
 from pixelvla_core.annotations.schema import FORMAT, MANIFEST, VERSION, Annotation, Header, to_table
 from pixelvla_core.errors import DataError
 from pixelvla_core.files import atomic_file, check_target, sha256, write_text
@@ -91,8 +91,7 @@ class SidecarWriter:
             "files": files,
         }
         if notes := list(episodes):
-            path = write_episodes(self.folder, notes)
-            manifest["episodes"] = {"path": EPISODES, "sha256": sha256(path), "bytes": path.stat().st_size}
+            manifest["episodes"] = write_episodes(self.folder, notes)
         write_text(self.folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         return self.folder
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pixelvla_core.annotations.derive import derive_box, derive_line, derive_point
+from pixelvla_core.annotations.derive import Inner, derive_box, derive_line, derive_point
 from pixelvla_core.annotations.rle import Rle
 from pixelvla_core.annotations.schema import ABSENT, REVIEW, Annotation
 from pixelvla_core.api import Box, Point, Prompt
@@ -82,7 +82,7 @@ def _await(row: Annotation) -> Annotation:
 def _row(episode: int, frame: int, camera: str, target: str, mask: np.ndarray) -> Annotation:
     if not mask.any():
         return Annotation(episode=episode, frame=frame, camera=camera, target=target, status=ABSENT, source=_SOURCE)
-    rng = np.random.default_rng([0, episode, frame])
+    rng, inner = np.random.default_rng([0, episode, frame]), Inner(mask)
     return Annotation(
         episode=episode,
         frame=frame,
@@ -90,7 +90,7 @@ def _row(episode: int, frame: int, camera: str, target: str, mask: np.ndarray) -
         target=target,
         mask=Rle.encode(mask),
         box=derive_box(mask),
-        points=(derive_point(mask, rng),),
-        lines=(derive_line(mask, rng),),
+        points=(derive_point(mask, rng, inner),),
+        lines=(derive_line(mask, rng, inner),),
         source=_SOURCE,
     )

@@ -1,4 +1,4 @@
-"""Where the gripper is on a few closing frames, as options for the gripper finder ``video``."""
+"""Where the gripper is on a few closing frames: a layer for ``pixelvla annotate`` with the gripper finder ``video``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_seeds(folder: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        return list(yaml.safe_load(path.read_text(encoding="utf-8"))["gripper"]["options"]["seeds"])
+        return list(yaml.safe_load(path.read_text(encoding="utf-8"))["annotate"]["gripper"]["options"]["seeds"])
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged: {error!r}. Remove it and click again.") from error
 
@@ -34,6 +34,6 @@ def write_seed(folder: Path, episode: int, x: float, y: float) -> list[dict[str,
     seeds = sorted(
         [*others, {"episode": episode, "point": [round(x, 4), round(y, 4)]}], key=lambda seed: seed["episode"]
     )
-    layer = {"gripper": {"name": "video", "options": {"seeds": seeds}}}
+    layer = {"annotate": {"gripper": {"name": "video", "options": {"seeds": seeds}}}}
     write_text(folder / SEEDS, yaml.safe_dump(layer, sort_keys=False, default_flow_style=None))
     return seeds
