@@ -10,7 +10,7 @@ help: ## List what make offers
 setup: ## Install uv, the GL libraries and the locked environment
 	@scripts/setup.sh
 
-demo: setup ## Record, tune in two stages, evaluate and report, for both bases (22 minutes on 2 cores; BASE=openvla: 14)
+demo: setup ## Record, annotate, tune in two stages, evaluate and report, for both bases (25 minutes on 2 cores; BASE=openvla: 15)
 	$(PIXELVLA) demo --out out/demo $(addprefix --base ,$(BASE))
 
 test: setup ## Run every test (at most 10 minutes on 2 cores)

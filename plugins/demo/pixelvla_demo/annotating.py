@@ -20,7 +20,7 @@ def section(out: Path) -> str:
     if not made.is_dir() or not exact.is_dir():
         return ""
     agreement = compare(made, exact, cache=out / CACHE)
-    sheet = Image.open(made / "steps" / NAME).convert("RGB").quantize(64)
+    sheet = Image.open(made / "steps" / NAME)
     return (
         "<h2>Annotations</h2>"
         "<p>Models learn from what the pipeline found with parts that need no download, beside what the simulator "
