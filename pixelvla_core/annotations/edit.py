@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pixelvla_core.annotations.episodes import EPISODES, EpisodeNote, file_of, read_episodes, write_episodes
+from pixelvla_core.annotations.episodes import EPISODES, EpisodeNote, file_of, replace_note
 from pixelvla_core.annotations.reader import read_manifest, read_shard
 from pixelvla_core.annotations.schema import MANIFEST, STATUSES, Annotation, to_table
 from pixelvla_core.errors import DataError
@@ -125,10 +125,8 @@ def _counts(stated: Mapping[str, int], before: pa.Table, after: pa.Table) -> dic
 
 def _note(folder: Path, manifest: dict[str, Any], note: EpisodeNote) -> None:
     """Replace an episode's note where the sidecar has notes at all."""
-    if not (notes := read_episodes(folder)):
-        return
-    changed = [note if other.episode == note.episode else other for other in notes]
-    manifest["episodes"] = write_episodes(folder, changed, beside=True)
+    if "episodes" in manifest:
+        manifest["episodes"] = replace_note(folder, manifest, note)
 
 
 def _remove_unlisted(folder: Path, old: str, manifest: Mapping[str, Any]) -> None:

@@ -107,8 +107,26 @@ def write_episodes(folder: Path, notes: Iterable[EpisodeNote], *, beside: bool =
         beside: under a name made from the content, so that a manifest that lists the former file stays true.
     """
     rows = [asdict(note) for note in sorted(notes, key=lambda note: note.episode)]
+    return _write(folder, pa.Table.from_pylist(rows, EPISODE_SCHEMA), beside)
+
+
+def replace_note(folder: Path, manifest: Mapping[str, Any], note: EpisodeNote) -> dict[str, Any]:
+    """Write the notes that a manifest lists with another one of one episode, and return what a new manifest says.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = Path(folder) / file_of(manifest)
+    table = parse(path.read_bytes(), path, EPISODE_SCHEMA)
+    episodes = table["episode"].to_numpy()
+    row = pa.Table.from_pylist([asdict(note)], EPISODE_SCHEMA)
+    before, after = (table.filter(pa.array(kept)) for kept in (episodes < note.episode, episodes > note.episode))
+    return _write(folder, pa.concat_tables([before, row, after]), beside=True)
+
+
+def _write(folder: Path, table: pa.Table, beside: bool) -> dict[str, Any]:
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, EPISODE_SCHEMA), sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd")
     content = sink.getvalue().to_pybytes()
     digest = hashlib.sha256(content).hexdigest()
     path = f"{EPISODES.partition('.')[0]}.{digest[:12]}.parquet" if beside else EPISODES

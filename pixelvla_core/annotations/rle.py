@@ -79,6 +79,8 @@ class Rle:
         if not self.counts or (strange := self.counts.translate(None, _CHARACTERS)):
             held = f"hold the byte {strange[0]}, which COCO's format does not use" if self.counts else "are empty"
             raise DataError(f"A mask's run lengths {held}.")
+        if self.counts[-1] - 48 & 32:  # pycocotools would read on in memory that is not its own
+            raise DataError("A mask's run lengths end in the middle of a number.")
         return {"size": [self.height, self.width], "counts": self.counts}
 
 

@@ -36,6 +36,8 @@ class Guard:
             response = web.json_response({"error": str(error)}, status=422)
         except web.HTTPException as error:
             response = web.json_response({"error": error.text or error.reason}, status=error.status)
+        except OSError as error:
+            response = web.json_response({"error": f"{error}. Nothing is lost; try again."}, status=500)
         response.headers.update(HEADERS)
         return response
 

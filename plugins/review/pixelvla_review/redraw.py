@@ -56,13 +56,18 @@ def drawn_frame(rows: Sequence[Annotation]) -> int:
     return min(frames)
 
 
-def redrawn(parts: Parts, episode: int, rows: Sequence[Annotation], target: str, mask: np.ndarray) -> list[Annotation]:
+def redrawn(
+    parts: Parts, episode: int, rows: Sequence[Annotation], target: str, mask: np.ndarray, *, through: bool
+) -> list[Annotation]:
     """Return the episode's rows with the mask, bool[H, W], on its drawn frame, followed through the later ones.
 
-    The frames that had rows get new ones; without a tracker those rows await review. Other objects stay as they are.
+    The frames that had rows get new ones, with ``through`` all frames; without a tracker those rows await review. Other
+    objects stay as they are.
     """
     start = drawn_frame(rows)
-    later = sorted({row.frame for row in rows if row.frame > start and not row.instance})
+    all_frames = range(parts.recording.lengths[episode])
+    noted = all_frames if through else sorted({row.frame for row in rows if not row.instance})
+    later = [frame for frame in noted if frame > start]
     camera = parts.recording.camera
     made = {start: _row(episode, start, camera, target, mask)}
     if parts.tracker and later:

@@ -125,7 +125,10 @@ class Server:
 
     def _mask(self, data: dict[str, Any]) -> Any:
         episode, prompts = _episode(data), prompts_of(data)
-        return self.parts.segment(self.parts.frame(episode, drawn_frame(self.store.rows(episode))), prompts)
+        mask = self.parts.segment(self.parts.frame(episode, drawn_frame(self.store.rows(episode))), prompts)
+        if not mask.any():
+            raise UserError("The segmenter finds nothing there. Drag a box close around the object, or click again.")
+        return mask
 
     async def decide(self, request: web.Request) -> web.Response:
         data = await _json(request)
@@ -138,7 +141,8 @@ class Server:
             mask = self._mask(data)
             target = self.store.notes[episode].target or next((row.target for row in rows), "")
             prompts = {"points": data.get("points") or [], "box": data.get("box"), "frame": drawn_frame(rows)}
-            note = self.store.redraw(episode, redrawn(self.parts, episode, rows, target, mask), prompts)
+            after = redrawn(self.parts, episode, rows, target, mask, through=self.store.followed)
+            note = self.store.redraw(episode, after, prompts)
         elif what in ("keep", "reject"):
             note = self.store.keep(episode) if what == "keep" else self.store.reject(episode)
         else:
@@ -178,6 +182,7 @@ def serve(store: Store, parts: Parts, port: int, *, browser: bool) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
+        listener.listen()  # before the address is printed: whoever opens it at once waits instead of being refused
     except OSError as error:
         raise UserError(f"Port {port} of 127.0.0.1 cannot be had: {error.strerror}. Give another --port.") from error
     address = f"http://127.0.0.1:{listener.getsockname()[1]}/?token={server.token}"

@@ -23,7 +23,7 @@ from pixelvla_core.annotations.episodes import EpisodeNote, read_episodes
 from pixelvla_core.annotations.reader import read_manifest, read_shard
 from pixelvla_core.annotations.schema import OK, REVIEW, SCHEMA, Annotation, from_dict, to_table
 from pixelvla_core.errors import DataError, UserError
-from pixelvla_core.files import atomic_file
+from pixelvla_core.files import atomic_file, full_disk_is_user_error
 
 LOG, STATES, APPLIED = "decisions.jsonl", "decisions", "decisions_applied"
 REJECTED = "rejected"
@@ -47,11 +47,19 @@ class Store:
         self.manifest = read_manifest(self.folder)
         self._shards: OrderedDict[str, pa.Table] = OrderedDict()
         self.log = _read_log(self.folder / LOG)
+        self.notes: dict[int, EpisodeNote] = {}
         self.replayed = self._replay()
         self.has_notes = bool(notes := read_episodes(self.folder))
         self.notes = {note.episode: note for note in notes or self._derived()}
         if not self.has_notes:
             self.notes |= {record["episode"]: EpisodeNote(**record["to"]) for record in self.log}
+
+    @property
+    def followed(self) -> bool:
+        """Whether the annotation carried masks through episodes; discarded ones may have a mask on one frame alone."""
+        tools = self.manifest.get("tools")
+        made = tools.get("annotate") if isinstance(tools, dict) else None
+        return bool(made.get("tracker")) if isinstance(made, dict) else False
 
     def order(self) -> list[EpisodeNote]:
         """Return all episodes, the least sure first."""
@@ -114,6 +122,25 @@ class Store:
         prompts: Mapping[str, Any] | None = None,
         of: int | None = None,
     ) -> EpisodeNote:
+        kept = "Decisions before this one stay."
+        with full_disk_is_user_error(self.folder, kept, "decide again"):
+            self._replay()  # one that a full disk kept from being applied comes before this one
+            record = self._record(episode, what, rows, note, prompts, of)
+            _append(self.folder / LOG, record)
+            self.log.append(record)
+            self._apply(record)
+        return note
+
+    def _record(
+        self,
+        episode: int,
+        what: str,
+        rows: Sequence[Annotation],
+        note: EpisodeNote,
+        prompts: Mapping[str, Any] | None,
+        of: int | None,
+    ) -> dict[str, Any]:
+        """Save the rows before and after a decision, and return its line of the log."""
         number = len(self.log)
         self._save(number, "before", self.rows(episode))
         self._save(number, "after", rows)
@@ -127,12 +154,7 @@ class Store:
             "to": asdict(note),
         }
         record |= {"prompts": prompts} if prompts else {}
-        record |= {} if of is None else {"of": of}
-        _append(self.folder / LOG, record)
-        self.log.append(record)
-        self._apply(record)
-        self.notes[episode] = note
-        return note
+        return record | ({} if of is None else {"of": of})
 
     def _replay(self) -> int:
         missing = self.log[self.manifest.get(APPLIED, 0) :]
@@ -143,8 +165,10 @@ class Store:
     def _apply(self, record: Mapping[str, Any]) -> None:
         rows = self._state(record["number"], "after")
         marks = {APPLIED: record["number"] + 1}
-        replace_rows(self.folder, record["episode"], rows, EpisodeNote(**record["to"]), marks)
+        note = EpisodeNote(**record["to"])
+        replace_rows(self.folder, record["episode"], rows, note, marks)
         self.manifest = read_manifest(self.folder)
+        self.notes[record["episode"]] = note
 
     def _shard(self, episode: int) -> pa.Table:
         entry = shard_of(self.manifest, episode)
@@ -188,11 +212,16 @@ class Store:
 
 
 def _append(path: Path, record: Mapping[str, Any]) -> None:
-    """Add a line, on disk when this returns."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, sort_keys=True) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Add a line, on disk when this returns; nothing of it where there is no room for all of it."""
+    with path.open("ab") as file:
+        before = file.tell()
+        try:
+            file.write((json.dumps(record, sort_keys=True) + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            os.truncate(path, before)
+            raise
 
 
 def _read_log(path: Path) -> list[dict[str, Any]]:

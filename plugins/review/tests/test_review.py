@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import re
 import signal
 import socket
@@ -35,7 +37,7 @@ from pixelvla_core.annotations.episodes import read_episodes
 from pixelvla_core.annotations.reader import Sidecar, read_manifest
 from pixelvla_core.annotations.validate import validate
 from pixelvla_core.cli.main import main
-from pixelvla_core.errors import DataError
+from pixelvla_core.errors import DataError, UserError
 from pixelvla_core.files import sha256
 from pixelvla_core.plugins import PluginManager
 from pixelvla_core.recipe import compose
@@ -317,8 +319,9 @@ def test_a_click_on_the_gripper_becomes_a_layer(store: Store, sidecar: Path) -> 
 def serve_apart(sidecar: Path) -> tuple[subprocess.Popen, str]:
     """A server of its own, and its address."""
     command = [sys.executable, str(HERE / "reviewing.py"), str(sidecar), str(EPISODES)]
-    path = {"PYTHONPATH": str(STANDINS), "PIXELVLA_CACHE": str(sidecar / "cache")}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=path)
+    path = os.pathsep.join(filter(None, [str(STANDINS), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": path, "PIXELVLA_CACHE": str(sidecar / "cache")}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     return process, re.search(r"http://127\.0\.0\.1:\d+/\S+", process.stdout.readline())[0]
 
@@ -339,9 +342,14 @@ def test_a_killed_server_loses_no_decision_that_it_answered(sidecar: Path) -> No
                 if number == 9:
                     asyncio.get_running_loop().call_later(0.02, process.send_signal, signal.SIGKILL)
 
-    with pytest.raises(aiohttp.ClientError):
-        asyncio.run(decide())
-    process.wait()
+    try:
+        with pytest.raises(aiohttp.ClientError):
+            asyncio.run(decide())
+        assert process.wait(timeout=10) == -signal.SIGKILL, "it ended before it was killed"
+    finally:
+        process.kill()
+        process.wait()
+    assert len(answered) >= 10
     store = Store(sidecar, "ben")
     assert len(answered) <= len(store.log) <= len(answered) + 1
     assert [record["episode"] for record in store.log][: len(answered)] == answered
@@ -400,3 +408,50 @@ def test_the_command_says_what_is_missing(sidecar: Path, tmp_path: Path, capsys:
     assert "is no annotation sidecar" in capsys.readouterr().err
     assert main(["review", str(sidecar), "--segmenter", "grabcutt"]) == 2
     assert "scenes" in capsys.readouterr().err
+
+
+def test_a_full_disk_keeps_the_order_of_decisions(store: Store, sidecar: Path, monkeypatch) -> None:
+    """What could not be applied is applied before the next decision, not left out by it."""
+    with monkeypatch.context() as patch:
+        patch.setattr("pixelvla_core.annotations.edit.write_text", _full)
+        with pytest.raises(UserError, match="No space left"):
+            store.reject(1)
+    assert all(problem.endswith("not in the manifest") for problem in validate(sidecar)), "at most a file too many"
+    store.reject(2)
+    assert statuses(sidecar, 1) == statuses(sidecar, 2) == {"review"}
+    assert not store.notes[1].kept
+    assert validate(sidecar) == []
+    assert Store(sidecar, "ben").decided() == {1: "reject", 2: "reject"}
+
+
+def test_a_line_that_does_not_fit_is_not_half_there(store: Store, sidecar: Path, monkeypatch) -> None:
+    store.reject(0)
+    before = (sidecar / LOG).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("pixelvla_review.store.os.fsync", _full)
+        with pytest.raises(UserError, match="No space left"):
+            store.reject(1)
+    assert (sidecar / LOG).read_bytes() == before
+    assert store.decided() == {0: "reject"}
+
+
+def _full(*args: object, **options: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_discarded_episode_is_redrawn_through_all_its_frames(store: Store, sidecar: Path) -> None:
+    async def talk(client: TestClient, ask: Ask) -> None:
+        await ask("/api/decide", {"episode": DISCARDED, "what": "redraw", "points": [[0.5, 0.5, 1]]})
+
+    serving(store, talk)
+    assert [row.frame for row in store.rows(DISCARDED)] == list(range(annotating.LENGTH))
+    assert validate(sidecar) == []
+
+
+def test_a_mask_without_a_pixel_is_refused(store: Store, sidecar: Path) -> None:
+    made = parts(EPISODES)
+    made.segment = lambda image, prompts: np.zeros(image.shape[:2], bool)
+    data = {"episode": 1, "what": "redraw", "points": [[0.5, 0.5, 1]]}
+    with pytest.raises(UserError, match="finds nothing there"):
+        Server(store, made)._decide(data)
+    assert not (sidecar / LOG).exists()

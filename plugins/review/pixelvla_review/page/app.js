@@ -248,7 +248,10 @@ async function preview() {
   try {
     const found = await ask("/api/preview", { episode: draw.item.episode, points: draw.points, box: draw.box });
     if (state.draw === draw && ticket === state.ticket) { draw.mask = found.mask; paint(); }
-  } catch (error) { toast(error.message, true); }
+  } catch (error) {
+    if (state.draw === draw && ticket === state.ticket) { draw.mask = []; paint(); }
+    toast(error.message, true);
+  }
 }
 
 function where(event) {
@@ -275,7 +278,7 @@ $("stage").onpointerup = () => {
   preview();
 };
 
-function close() { $("drawing").hidden = true; state.draw = null; }
+function close() { $("drawing").hidden = true; state.draw = null; pressed = null; }
 
 async function accept() {
   const { item, gripper, points, box } = state.draw;
@@ -293,6 +296,7 @@ async function accept() {
 
 function tab(name) {
   state.tab = name;
+  document.querySelector(".keys").style.visibility = name === "gripper" ? "hidden" : "";
   for (const button of $("tabs").children) button.className = button.dataset.tab === name ? "on" : "";
   choose(state.filter);
 }
@@ -333,7 +337,7 @@ async function start() {
   for (const button of $("tabs").children) button.onclick = () => tab(button.dataset.tab);
   const data = await ask("/api/episodes");
   state.all = data.episodes.map(episodeOf);
-  state.seeds = await ask("/api/seeds");
+  state.seeds = await ask("/api/seeds").catch((error) => { toast(error.message, true); return []; });
   $("about").textContent = `${data.dataset} · ${data.camera} · as ${data.who}`;
   choose("all");
   document.body.dataset.ready = "yes";
