@@ -179,6 +179,20 @@ def check_target(folder: Path, made: str, *, ours: bool = False) -> None:
         raise UserError(f"{folder} cannot be written: {nearest} is read-only for you. Give another --out.")
 
 
+def check_outside(out: Path, dataset: str) -> None:
+    """Refuse a folder within a dataset's own, whose reader would take the files there for its own.
+
+    Raises:
+        UserError: it is there; says what to give instead.
+    """
+    root = Path(dataset)
+    if root.is_dir() and Path(out).resolve().is_relative_to(root.resolve()):
+        raise UserError(
+            f"{out} lies within the dataset {dataset}, which must stay as it is: what reads it would take our files "
+            "for data. Give a folder beside it."
+        )
+
+
 def _passing(name: str) -> bool:
     """Whether a file is what a command leaves that was refused or killed before it wrote anything."""
     return name == LOCK or (name.startswith(".") and name.endswith(".partial"))

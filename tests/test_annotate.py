@@ -77,6 +77,18 @@ def test_with_exact_models_every_episode_is_kept_and_every_mask_is_exact(registr
                 assert mask[int(point.y * mask.shape[0]), int(point.x * mask.shape[1])]
 
 
+def test_nothing_half_written_stays(registry: Registry, tmp_path: Path) -> None:
+    leftovers = [
+        tmp_path / "out" / name for name in (".a.1.partial", "steps/.b.png.2.partial", "steps/masks/.c.3.partial")
+    ]
+    for leftover in leftovers:
+        leftover.parent.mkdir(parents=True, exist_ok=True)
+        leftover.touch()
+    (tmp_path / "out" / "recipe.yaml").touch()
+    annotate("scenes", tmp_path / "out", settings(6), registry)
+    assert not any(leftover.exists() for leftover in leftovers)
+
+
 def test_every_discard_keeps_its_reason(registry: Registry, tmp_path: Path) -> None:
     more = ("recording.options.never=[3]", "recording.options.damaged=[5]", "filters.max_area=0.02")
     out = annotate("scenes", tmp_path / "out", settings(20, *more), registry)

@@ -97,6 +97,15 @@ def test_the_other_camera_is_named_where_one_is_misspelt(filmed: Path, tmp_path:
         annotate(str(filmed), tmp_path / "out", [], registry)
 
 
+def test_a_folder_within_the_dataset_is_refused(filmed: Path, registry: Registry) -> None:
+    """LeRobot would take our rows for its own, and not open the dataset any more."""
+    before = sorted(filmed.rglob("*"))
+    for out in (filmed / "data" / "annotations", filmed / "annotations"):
+        with pytest.raises(UserError, match="lies within the dataset"):
+            annotate(str(filmed), out, ["camera=image"], registry)
+    assert sorted(filmed.rglob("*")) == before
+
+
 # Ids on the hub
 
 

@@ -102,7 +102,8 @@ def resolve_gripper(
     if found is None:
         raise DataError(
             f"Nothing tells which value of {name!r} closes the gripper: the state ({', '.join(state_names) or 'none'}) "
-            f"measures no opening that moves. {_DECLARE}"
+            "measures no opening that moves and whose direction its name tells. "
+            f"{_DECLARE}"
         )
     if found.unclear:
         raise DataError(f"Which value of {name!r} closes the gripper cannot be told: {found}. {_DECLARE}")

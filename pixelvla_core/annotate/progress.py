@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -13,6 +12,7 @@ from rich.progress import Progress as Bars
 from rich.table import Column, Table
 
 from pixelvla_core.annotate.pipeline import Tally
+from pixelvla_core.annotate.work import Job
 from pixelvla_core.annotations.episodes import EpisodeNote
 
 _EVERY = 30.0
@@ -115,7 +115,7 @@ def _rate(value: float) -> str:
     return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
 
 
-def print_summary(notes: Sequence[EpisodeNote], out: Path, overall: str) -> None:
+def print_summary(notes: Sequence[EpisodeNote], job: Job, overall: str) -> None:
     """Say what became of the episodes, and what else is to be said of the run."""
     lost = Counter(note.reason.partition(":")[0] for note in notes if not note.kept)
     kept = len(notes) - lost.total()
@@ -125,4 +125,4 @@ def print_summary(notes: Sequence[EpisodeNote], out: Path, overall: str) -> None
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     console.print(overall)
-    console.print(f"Wrote {out}. Look through it with `pixelvla review {out}`.")
+    console.print(f"Wrote {job.out}. Look through it with `pixelvla review {job.out} {job.dataset}`.")

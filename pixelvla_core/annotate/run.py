@@ -16,7 +16,7 @@ from pixelvla_core.annotations.reader import read_manifest
 from pixelvla_core.annotations.schema import MANIFEST, Header
 from pixelvla_core.annotations.writer import ROWS
 from pixelvla_core.errors import DataError, RecipeError
-from pixelvla_core.files import check_target, full_disk_is_user_error, locked, remove_partials
+from pixelvla_core.files import check_outside, check_target, full_disk_is_user_error, locked, remove_partials
 from pixelvla_core.plugins import PluginManager, Registry
 from pixelvla_core.recipe import Annotate, compose, configure, save_recipe, split_arguments
 from pixelvla_core.recipe.layers import PARTS
@@ -45,6 +45,7 @@ def annotate(dataset: str, out: Path, arguments: Sequence[str] = (), registry: R
     out = Path(out)
     ours = (out / RECIPE).is_file() or (out / MANIFEST).is_file()
     check_target(out, "a sidecar", ours=ours)
+    check_outside(out, dataset)
     layers, overrides = split_arguments(arguments)
     registry = registry or PluginManager.load().registry
     recipe = compose(layers or [_DEFAULT], [_within(each) for each in overrides], registry=registry, parts=_PARTS)
@@ -56,7 +57,8 @@ def annotate(dataset: str, out: Path, arguments: Sequence[str] = (), registry: R
         return _finished(header, out)
     kept = "Finished tasks stay."
     with locked(out), full_disk_is_user_error(out, kept, "run the command again"):
-        for folder in (out, out / ROWS, *pipeline.work.workspace.steps.glob("*")):
+        steps = pipeline.work.workspace.steps
+        for folder in (out, out / ROWS, steps, *steps.glob("*")):
             remove_partials(folder)
         save_recipe(recipe, out / RECIPE)
         run(pipeline, _runner(recipe.annotate, registry))
@@ -76,7 +78,7 @@ def run(pipeline: Pipeline, runner: Runner) -> None:
     notes = [EpisodeNote(**row) for row in masks]
     contact_sheet(pipeline.work, notes, pipeline.steps["grippers"].tasks())
     pipeline.steps["masks"].writer().finish(episodes=notes)  # type: ignore[attr-defined]
-    print_summary(notes, pipeline.work.job.out, progress.overall())
+    print_summary(notes, pipeline.work.job, progress.overall())
 
 
 _PARTS = tuple(path for path in PARTS if path.startswith(f"{_SECTION}."))
@@ -98,7 +100,7 @@ def _finished(header: Header, out: Path) -> Path:
     if changed := sorted(key for key, value in header.to_json().items() if manifest.get(key) != value):
         raise DataError(
             f"{out} holds a finished sidecar made with other settings ({', '.join(changed)} differ). Give another "
-            "--out, or remove the folder."
+            "--out, or remove the folder, and what was decided in a review with it."
         )
     print(f"{out} is finished. `pixelvla annotations stats {out}` says what is in it.")
     return out

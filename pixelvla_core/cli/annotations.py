@@ -117,7 +117,9 @@ def push(path: Path, repo_id: str, into: str | None, revision: str | None, priva
 def oracle(masks: Path, dataset: str, out: Path, camera: str, seed: int) -> None:
     """Write the sidecar OUT for DATASET from a simulator's exact MASKS (a .masks.jsonl file)."""
     from pixelvla_core.annotations.oracle import annotate
+    from pixelvla_core.files import check_outside
 
+    check_outside(out, dataset)
     recording = _recording(dataset, camera)
     annotate(
         masks,
