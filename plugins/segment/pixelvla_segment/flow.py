@@ -10,8 +10,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from pixelvla_core.api import UserError
 from pixelvla_segment.config import FlowConfig
+from pixelvla_segment.sizes import check_fits
 
 RIM = 2
 """Pixels around the mask that are followed as well: an object of one colour shows its motion at its edge."""
@@ -37,10 +37,7 @@ class Flow:
         Raises:
             UserError: image and mask differ in size.
         """
-        if image.shape[:2] != mask.shape:
-            raise UserError(
-                f"The image is {image.shape[:2]} and its mask {mask.shape}; expected equal heights and widths."
-            )
+        check_fits(image, mask)
         self._first = self._mask = mask
         self._moved = np.eye(3)
         self._image = np.ascontiguousarray(image)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from pixelvla_core.api import UserError
 from pixelvla_segment.config import FollowConfig
+from pixelvla_segment.sizes import check_fits
 
 BINS = 16
 """Of each colour channel."""
@@ -40,10 +40,7 @@ class Follow:
         Raises:
             UserError: image and mask differ in size.
         """
-        if image.shape[:2] != mask.shape:
-            raise UserError(
-                f"The image is {image.shape[:2]} and its mask {mask.shape}; expected equal heights and widths."
-            )
+        check_fits(image, mask)
         self._mask = mask
         self._lost = 0
         if not mask.any() or mask.all():

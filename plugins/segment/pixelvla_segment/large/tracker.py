@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from pixelvla_core.api import UserError
 from pixelvla_segment.large.config import Sam2TrackerConfig
 from pixelvla_segment.large.device import device_of, dtype_of
 from pixelvla_segment.large.sam import check_image, upscaled
 from pixelvla_segment.large.weights import SAFETENSORS, LocalWeights, find_weights
+from pixelvla_segment.sizes import check_fits
 
 
 class Sam2Tracker:
@@ -49,10 +49,7 @@ class Sam2Tracker:
             UserError: image and mask differ in size.
         """
         check_image(image)
-        if image.shape[:2] != mask.shape:
-            raise UserError(
-                f"The image is {image.shape[:2]} and its mask {mask.shape}; expected equal heights and widths."
-            )
+        check_fits(image, mask)
         self._nothing = not mask.any()
         self.score = 1.0
         if self._nothing:
